@@ -1,0 +1,46 @@
+# make demo: a spoken call on this machine, no keys.   make test: every check.   make bench: the numbers.   make run: serve.
+# Each installs first what a bare Debian 12 lacks; a Rust toolchain (rustup) is assumed.
+
+SHELL := /bin/bash
+PACKAGES := build-essential pkg-config python3 python3-venv espeak-ng ca-certificates
+VOICED := target/release/voiced
+
+.PHONY: demo test bench run build lint doc deps weights
+
+demo: weights
+	$(VOICED) demo
+
+run: weights
+	$(VOICED) serve
+
+build: deps
+	cargo build --release --locked -p voiced-daemon
+
+weights: build
+	$(VOICED) models fetch
+
+test: deps lint
+	cargo build --locked --workspace
+	target/debug/voiced models fetch
+	cargo test --locked --workspace
+	$(MAKE) doc
+
+lint: deps
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+doc: deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
+
+bench: weights
+	cargo bench --locked -p voiced-benches
+
+# Says what is missing and installs it with apt; as root, or through sudo.
+deps:
+	@missing=(); for package in $(PACKAGES); do dpkg-query -W -f='$${Status}' $$package 2>/dev/null | grep -q 'ok installed' || missing+=($$package); done; \
+	if [ $${#missing[@]} -gt 0 ]; then \
+		echo "installing $${missing[*]}"; \
+		sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+		$$sudo apt-get update -qq && DEBIAN_FRONTEND=noninteractive $$sudo apt-get install -y -qq --no-install-recommends $${missing[*]} >/dev/null; \
+	fi
+	@command -v cargo >/dev/null || { echo "cargo is missing: install a Rust toolchain with rustup, then run make again"; exit 1; }

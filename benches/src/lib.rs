@@ -1,0 +1,1 @@
+//! Benches: ring, codec, resample, voice activity, tick.

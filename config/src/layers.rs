@@ -1,0 +1,219 @@
+//! Default, file, environment: each layer is checked against the default's keys and types, so that a misspelt or
+//! mistyped key is found wherever it stands.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use toml::{Table, Value};
+
+use crate::settings::Settings;
+
+const DEFAULT: &str = include_str!("../default.toml");
+
+/// Environment variables with names of their own, and the keys they set.
+const NAMED: &[(&str, &str)] = &[
+    ("PORT", "server.port"),
+    ("WEBHOOK_URL", "server.webhook_url"),
+    ("TWILIO_ACCOUNT_SID", "twilio.account_sid"),
+    ("TWILIO_AUTH_TOKEN", "twilio.auth_token"),
+    ("TWILIO_PHONE_NUMBER", "twilio.phone_number"),
+    ("EMA_API_URL", "ema.api_url"),
+    ("EMA_WEBHOOK_SECRET", "ema.webhook_secret"),
+    ("DEEPGRAM_API_KEY", "providers.deepgram.api_key"),
+    ("DEEPGRAM_BASE_URL", "providers.deepgram.base_url"),
+    ("OPENAI_API_KEY", "providers.openai.api_key"),
+    ("OPENAI_BASE_URL", "providers.openai.base_url"),
+    ("CARTESIA_API_KEY", "providers.cartesia.api_key"),
+    ("CARTESIA_BASE_URL", "providers.cartesia.base_url"),
+];
+/// `VOICED_` variables that are not keys.
+const NOT_KEYS: &[&str] = &["VOICED_CONFIG", "VOICED_LOG", "VOICED_CACHE"];
+
+/// Numbers whose type is wider than what makes sense.
+const RANGES: &[(&str, RangeInclusive<i64>)] = &[
+    ("server.port", 0..=65_535),
+    ("twilio.token_ttl_s", 5..=3_600),
+    ("twilio.idle_timeout_s", 1..=300),
+    ("twilio.max_duration_s", 10..=86_400),
+    ("twilio.bad_messages_max", 1..=100_000),
+    ("events.attempts_max", 1..=10_000),
+    ("turn.endpoint_ms_min", 100..=3_000),
+    ("turn.endpoint_ms_max", 200..=10_000),
+    ("turn.hold_ms", 20..=2_000),
+    ("turn.silence_ms", 0..=600_000),
+    ("turn.lead_ms", 40..=1_000),
+    ("engine.threads", 1..=256),
+    ("engine.calls_per_thread", 1..=2_000),
+    ("engine.realtime_priority", 0..=99),
+];
+/// Texts that are URLs when set, and their schemes.
+const URLS: &[&str] = &["server.webhook_url", "ema.api_url", "providers.deepgram.base_url", "providers.openai.base_url", "providers.cartesia.base_url"];
+
+/// One thing that is wrong, where it stands, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The key's path, or the file.
+    pub key: String,
+    /// The file, variable or `default` it came from.
+    pub from: String,
+    /// What is wrong and how to mend it.
+    pub what: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}): {}", self.key, self.from, self.what)
+    }
+}
+
+/// Merges the default, a file's text (with its name) and the environment.
+pub fn load(file: Option<(&str, &str)>, environment: impl IntoIterator<Item = (String, String)>) -> Result<Settings, Vec<Problem>> {
+    let default: Table = DEFAULT.parse().expect("default.toml is checked by this crate's tests");
+    let (mut merged, mut problems) = (default.clone(), Vec::new());
+    if let Some((name, text)) = file {
+        match text.parse::<Table>() {
+            Ok(table) => merge(&mut merged, &default, table, &mut Vec::new(), name, &mut problems),
+            Err(error) => problems.push(Problem { key: "TOML".into(), from: name.into(), what: error.to_string().trim().to_owned() }),
+        }
+    }
+    for (variable, value) in environment {
+        from_environment(&mut merged, &default, &variable, value, &mut problems);
+    }
+    check(&merged, &mut problems);
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    Value::Table(merged).try_into().map_err(|error| vec![Problem { key: "settings".into(), from: "merged".into(), what: error.to_string() }])
+}
+
+fn merge(into: &mut Table, default: &Table, layer: Table, path: &mut Vec<String>, from: &str, problems: &mut Vec<Problem>) {
+    for (key, value) in layer {
+        path.push(key.clone());
+        match (default.get(&key), value) {
+            (None, _) => problems.push(unknown(&path.join("."), from, default.keys().map(|known| with_last(path, known)))),
+            (Some(Value::Table(below)), Value::Table(layer)) => {
+                if let Some(Value::Table(into)) = into.get_mut(&key) {
+                    merge(into, below, layer, path, from, problems);
+                }
+            }
+            (Some(known), value) if known.type_str() == value.type_str() => {
+                into.insert(key, value);
+            }
+            (Some(known), value) => problems.push(Problem {
+                key: path.join("."),
+                from: from.into(),
+                what: format!("is a {}, must be a {}, e.g. {known}", value.type_str(), known.type_str()),
+            }),
+        }
+        path.pop();
+    }
+}
+
+fn from_environment(merged: &mut Table, default: &Table, variable: &str, text: String, problems: &mut Vec<Problem>) {
+    let named = NAMED.iter().find(|(name, _)| *name == variable).map(|(_, key)| (*key).to_owned());
+    let path = match variable.strip_prefix("VOICED_") {
+        _ if named.is_some() => named.unwrap_or_default(),
+        Some(path) if !NOT_KEYS.contains(&variable) => path.to_lowercase().replace("__", "."),
+        _ => return,
+    };
+    let from = format!("environment variable {variable}");
+    let known = all_keys(default);
+    let Some((_, default_value)) = known.iter().find(|(key, _)| *key == path) else {
+        problems.push(unknown(&path, &from, known.into_iter().map(|(key, _)| key)));
+        return;
+    };
+    match parse_as(default_value, text) {
+        Ok(value) => set(merged, &path, value),
+        Err(what) => problems.push(Problem { key: path, from, what }),
+    }
+}
+
+fn parse_as(default: &Value, text: String) -> Result<Value, String> {
+    match default {
+        Value::String(_) => Ok(Value::String(text)),
+        Value::Integer(_) => text.trim().parse().map(Value::Integer).map_err(|_| format!("{text:?} is not a whole number")),
+        Value::Boolean(_) => match text.trim() {
+            "true" | "1" | "yes" | "on" => Ok(Value::Boolean(true)),
+            "false" | "0" | "no" | "off" => Ok(Value::Boolean(false)),
+            _ => Err(format!("{text:?} is neither true nor false")),
+        },
+        _ => format!("value = {text}")
+            .parse::<Table>()
+            .ok()
+            .and_then(|mut table| table.remove("value"))
+            .filter(|value| value.type_str() == default.type_str())
+            .ok_or_else(|| format!("must be a TOML {}, e.g. {default}", default.type_str())),
+    }
+}
+
+fn check(merged: &Table, problems: &mut Vec<Problem>) {
+    let keys = all_keys(merged);
+    let value = |path: &str| keys.iter().find(|(key, _)| key == path).map(|(_, value)| value);
+    let mut problem = |key: &str, what: String| problems.push(Problem { key: key.into(), from: "merged settings".into(), what });
+    for (key, range) in RANGES {
+        if let Some(number) = value(key).and_then(Value::as_integer)
+            && !range.contains(&number)
+        {
+            problem(key, format!("{number} is out of range, must be {} to {}", range.start(), range.end()));
+        }
+    }
+    let text = |path: &str| value(path).and_then(Value::as_str).unwrap_or_default();
+    for key in URLS {
+        let given = text(key);
+        let scheme_known = url::Url::parse(given).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        if !given.is_empty() && !scheme_known {
+            problem(key, "is not an http:// or https:// address with a host".into());
+        }
+    }
+    let number = |path: &str| value(path).and_then(Value::as_integer).unwrap_or_default();
+    if number("turn.endpoint_ms_min") > number("turn.endpoint_ms_max") {
+        problem("turn.endpoint_ms_min", "is larger than turn.endpoint_ms_max".into());
+    }
+    if !text("twilio.auth_token").is_empty() && text("server.webhook_url").is_empty() {
+        problem("server.webhook_url", "is needed with twilio.auth_token: set WEBHOOK_URL to the public https:// address that Twilio calls".into());
+    }
+    if !text("ema.api_url").is_empty() && text("ema.webhook_secret").is_empty() {
+        problem("ema.webhook_secret", "is needed with ema.api_url: set EMA_WEBHOOK_SECRET".into());
+    }
+    let kind = text("agent.noise_cancellation_type");
+    if !matches!(kind, "auto" | "telephony" | "standard" | "none") {
+        problem("agent.noise_cancellation_type", format!("{kind:?} is not one of auto, telephony, standard, none"));
+    }
+}
+
+fn unknown(key: &str, from: &str, known: impl Iterator<Item = String>) -> Problem {
+    // 0.75: near enough to be a slip, far enough not to be another key
+    let nearest = known.map(|known| (strsim::jaro_winkler(key, &known), known)).filter(|(near, _)| *near > 0.75).max_by(|a, b| a.0.total_cmp(&b.0));
+    let mend = nearest.map_or_else(|| "see config/default.toml for all keys".to_owned(), |(_, known)| format!("did you mean `{known}`?"));
+    Problem { key: key.into(), from: from.into(), what: format!("unknown key; {mend}") }
+}
+
+fn all_keys(table: &Table) -> Vec<(String, Value)> {
+    let mut keys = Vec::new();
+    for (key, value) in table {
+        match value {
+            Value::Table(below) => keys.extend(all_keys(below).into_iter().map(|(path, value)| (format!("{key}.{path}"), value))),
+            value => keys.push((key.clone(), value.clone())),
+        }
+    }
+    keys
+}
+
+fn set(table: &mut Table, path: &str, value: Value) {
+    match path.split_once('.') {
+        None => {
+            table.insert(path.to_owned(), value);
+        }
+        Some((first, rest)) => {
+            if let Some(Value::Table(below)) = table.get_mut(first) {
+                set(below, rest, value);
+            }
+        }
+    }
+}
+
+fn with_last(path: &[String], last: &str) -> String {
+    let mut path = path[..path.len() - 1].to_vec();
+    path.push(last.to_owned());
+    path.join(".")
+}

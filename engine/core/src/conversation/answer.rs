@@ -1,0 +1,371 @@
+//! Thinking ahead: the reply is asked for while the end of the turn is still open, and released when it is certain.
+//!
+//! At a pause the language model is asked with the words so far; when they change it is asked again as another
+//! attempt, which voids the one before. Nothing leaves before the turn has ended *and* the words are trusted: settled
+//! by the provider, or complete and stable, or waited for long enough. A provider that fails or is silent for too long
+//! costs the reply, not the call: the agent apologises.
+
+use super::words::normalised;
+use super::{Action, Conversation, Owed, Phase, Spoken, TurnTiming};
+use crate::id::TurnId;
+use crate::leg::Command;
+use crate::model::{LlmEvent, LlmRequest, Speaker};
+use crate::reply::{Reply, ReplyId};
+use crate::time::MediaTime;
+
+/// Interim words unchanged for this long, in ms, are stable: interims come every 50 to 200 ms.
+const STABLE_MS: u64 = 150;
+/// After the turn's end a settled transcript is waited for this long, in ms: providers settle within 300 ms or so.
+pub(super) const SETTLE_MS: u64 = 600;
+/// After the turn's end any word at all is waited for this long, in ms: a slow provider, or a noise and no words.
+const NO_WORDS_MS: u64 = 2_000;
+/// Attempts made as soon as words change: the last words of a turn come some 200 ms after it, and waiting until they
+/// are stable would cost every reply that time.
+const EAGER_ATTEMPTS_MAX: u32 = 3;
+/// Attempts while the turn's end is open: a provider that changes its mind all the time must not cost more.
+const SPECULATIVE_ATTEMPTS_MAX: u32 = 5;
+/// No sign of life of the model or the voice for this long, in ms, once the caller waits: longer nobody stays on the line.
+const THINKING_MS_MAX: u64 = 8_000;
+/// Failures of the voice in a row after which there is no way to talk.
+const VOICE_FAILURES_MAX: u32 = 2;
+
+/// A reply in preparation or being heard.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub reply: Reply,
+    /// The caller's words it answers, normalised; `None`: the agent speaks by itself.
+    asked: Option<String>,
+    /// The stage it moves to, once it is heard.
+    stage: Option<String>,
+    /// The stage it moved away from.
+    stage_before: Option<String>,
+    /// Hang up after it, for this reason.
+    pub hang_up: Option<&'static str>,
+    /// Nothing more comes from the model.
+    closed: bool,
+    model_failed: bool,
+    voice_failed: bool,
+    progress_at: MediaTime,
+    released_at: Option<MediaTime>,
+    token_at: Option<MediaTime>,
+    phrase_at: Option<MediaTime>,
+    sound_at: Option<MediaTime>,
+}
+
+impl Answer {
+    fn new(id: ReplyId, asked: Option<String>, now: MediaTime) -> Self {
+        Self {
+            reply: Reply::new(id),
+            asked,
+            stage: None,
+            stage_before: None,
+            hang_up: None,
+            closed: false,
+            model_failed: false,
+            voice_failed: false,
+            progress_at: now,
+            released_at: None,
+            token_at: None,
+            phrase_at: None,
+            sound_at: None,
+        }
+    }
+
+    fn synthesize(&mut self, now: MediaTime, phrases: Vec<(u32, String)>, actions: &mut Vec<Action>) {
+        let ReplyId { turn, attempt } = self.reply.id;
+        for (phrase, text) in phrases {
+            self.phrase_at.get_or_insert(now);
+            actions.push(Action::Synthesize { turn, attempt, phrase, text });
+        }
+    }
+
+    /// Says the rest and ends the reply.
+    fn close(&mut self, now: MediaTime, actions: &mut Vec<Action>) {
+        self.closed = true;
+        let rest = self.reply.complete();
+        self.synthesize(now, rest, actions);
+        let ReplyId { turn, attempt } = self.reply.id;
+        if self.reply.phrases() > 0 {
+            actions.push(Action::EndReply { turn, attempt, phrases: self.reply.phrases() });
+        }
+    }
+
+    fn timing(&self, spoke_at: MediaTime, ended_at: MediaTime, settled_at: Option<MediaTime>, now: MediaTime) -> TurnTiming {
+        let ms = |at: MediaTime| at.since(spoke_at).min(u64::from(u32::MAX)) as u32;
+        TurnTiming {
+            turn: self.reply.id.turn,
+            ended_ms: Some(ms(ended_at)),
+            transcript_ms: settled_at.map(ms),
+            llm_ms: self.token_at.map(ms),
+            phrase_ms: self.phrase_at.map(ms),
+            tts_ms: self.sound_at.map(ms),
+            reply_ms: Some(ms(now)),
+        }
+    }
+}
+
+impl Conversation {
+    /// Goes on with the reply as far as what is known now allows.
+    pub(super) fn advance(&mut self, now: MediaTime, actions: &mut Vec<Action>) {
+        match self.phase {
+            Phase::Listening => {}
+            Phase::Thinking { turn, .. } => self.think_ahead(now, turn, actions),
+            Phase::Answering { turn, .. } if !self.released() => self.commit(now, turn, actions),
+            Phase::Answering { .. } | Phase::Speaking { .. } => {
+                self.watch(now, actions);
+                self.report_owed_in_time(now, actions);
+            }
+        }
+    }
+
+    fn released(&self) -> bool {
+        self.answer.as_ref().is_some_and(|answer| answer.released_at.is_some())
+    }
+
+    fn think_ahead(&mut self, now: MediaTime, turn: TurnId, actions: &mut Vec<Action>) {
+        let words = normalised(&self.caller.text());
+        if words.is_empty() {
+            return;
+        }
+        let again = match &self.answer {
+            None => true,
+            Some(answer) => {
+                let attempts = answer.reply.id.attempt + 1;
+                let stable = self.caller.settled_at().is_some() || self.caller.unchanged_ms(now) >= STABLE_MS;
+                let worth = attempts < EAGER_ATTEMPTS_MAX || (stable && attempts < SPECULATIVE_ATTEMPTS_MAX);
+                answer.asked.as_ref() != Some(&words) && worth
+            }
+        };
+        if again {
+            self.ask(now, turn, words, actions);
+        }
+    }
+
+    fn commit(&mut self, now: MediaTime, turn: TurnId, actions: &mut Vec<Action>) {
+        let waited_ms = self.owed.as_ref().map_or(SETTLE_MS, |owed| now.since(owed.ended_at));
+        let settled = self.caller.settled_at().is_some();
+        let words = normalised(&self.caller.text());
+        if words.is_empty() {
+            if settled || waited_ms >= NO_WORDS_MS {
+                self.abandon(turn, actions);
+            }
+            return;
+        }
+        let stable = self.caller.hint().complete && self.caller.unchanged_ms(now) >= STABLE_MS;
+        let trusted = settled || stable || waited_ms >= SETTLE_MS;
+        if !trusted {
+            self.think_ahead(now, turn, actions);
+            return;
+        }
+        if self.answer.as_ref().is_none_or(|answer| answer.asked.as_ref() != Some(&words)) {
+            self.ask(now, turn, words, actions);
+        }
+        self.release(now, actions);
+    }
+
+    fn ask(&mut self, now: MediaTime, turn: TurnId, words: String, actions: &mut Vec<Action>) {
+        let attempt = self.answer.as_ref().map_or(0, |answer| answer.reply.id.attempt + 1);
+        self.answer = Some(Answer::new(ReplyId { turn, attempt }, Some(words), now));
+        let history = self.account.history_with(&self.caller.text());
+        actions.push(Action::Ask { attempt, request: LlmRequest { turn, stage: self.account.stage.clone(), history } });
+    }
+
+    /// The agent says something by itself on the floor it has just taken.
+    pub(super) fn say(&mut self, now: MediaTime, turn: TurnId, text: &str, hang_up: Option<&'static str>, actions: &mut Vec<Action>) {
+        let mut answer = Answer::new(ReplyId { turn, attempt: 0 }, None, now);
+        answer.hang_up = hang_up;
+        let phrases = answer.reply.say(text);
+        answer.synthesize(now, phrases, actions);
+        answer.close(now, actions);
+        self.answer = Some(answer);
+        self.release(now, actions);
+    }
+
+    fn release(&mut self, now: MediaTime, actions: &mut Vec<Action>) {
+        let Some(answer) = &mut self.answer else { return };
+        answer.released_at = Some(now);
+        let ReplyId { turn, attempt } = answer.reply.id;
+        actions.push(Action::Release { turn, attempt });
+        if answer.voice_failed {
+            self.voice_failed(now, actions);
+        } else if answer.model_failed {
+            self.apologise(now, actions);
+        } else if answer.closed && answer.reply.phrases() == 0 {
+            self.nothing_to_say(now, turn, actions);
+        }
+    }
+
+    /// The language model says something.
+    pub(super) fn model_says(&mut self, now: MediaTime, id: ReplyId, event: LlmEvent, actions: &mut Vec<Action>) {
+        let speaking = matches!(self.phase, Phase::Speaking { .. });
+        let Some(answer) = self.answer.as_mut().filter(|answer| answer.reply.id == id && !answer.closed) else { return };
+        answer.progress_at = now;
+        match event {
+            LlmEvent::Token(text) => {
+                answer.token_at.get_or_insert(now);
+                let phrases = answer.reply.say(&text);
+                answer.synthesize(now, phrases, actions);
+            }
+            LlmEvent::Stage(stage) => {
+                answer.stage = Some(stage);
+                if speaking {
+                    self.enter_stage();
+                }
+            }
+            LlmEvent::HangUp => answer.hang_up = Some("agent_hung_up"),
+            LlmEvent::Done => {
+                answer.close(now, actions);
+                if answer.released_at.is_some() && answer.reply.phrases() == 0 {
+                    self.nothing_to_say(now, id.turn, actions);
+                }
+            }
+            LlmEvent::Failed(_) => {
+                answer.closed = true;
+                answer.model_failed = true;
+                if answer.released_at.is_some() {
+                    self.apologise(now, actions);
+                }
+            }
+        }
+    }
+
+    /// The voice says something.
+    pub(super) fn voice_says(&mut self, now: MediaTime, id: ReplyId, event: &Spoken, actions: &mut Vec<Action>) {
+        let Some(answer) = self.answer.as_mut().filter(|answer| answer.reply.id == id) else { return };
+        match *event {
+            Spoken::Audio { phrase, ms } => {
+                answer.sound_at.get_or_insert(now);
+                answer.reply.sounded(phrase, ms);
+            }
+            Spoken::PhraseDone(phrase) => answer.reply.phrase_complete(phrase),
+            Spoken::Failed(_) => {
+                answer.voice_failed = true;
+                if answer.released_at.is_some() {
+                    self.voice_failed(now, actions);
+                }
+            }
+        }
+    }
+
+    /// The first sound of the reply is on the line: from here on the turn has happened.
+    pub(super) fn reply_started(&mut self, now: MediaTime, turn: TurnId, at: MediaTime, actions: &mut Vec<Action>) {
+        let Phase::Answering { turn: expected, spoke_at, ended_at } = self.phase else { return };
+        let Some(answer) = self.answer.as_ref().filter(|answer| answer.reply.id.turn == turn && expected == turn) else { return };
+        if answer.asked.is_some() {
+            actions.push(Action::Timing(answer.timing(spoke_at, ended_at, self.caller.settled_at(), at)));
+        }
+        self.phase = Phase::Speaking { turn };
+        self.enter_stage();
+        self.report_owed_in_time(now, actions);
+    }
+
+    fn enter_stage(&mut self) {
+        if let Some(answer) = &mut self.answer
+            && let Some(stage) = answer.stage.take()
+        {
+            let before = std::mem::replace(&mut self.account.stage, stage);
+            answer.stage_before.get_or_insert(before);
+        }
+    }
+
+    /// The reply is over: reports what of it was heard. When that is nothing, its stage was not entered either.
+    pub(super) fn report_reply(&mut self, heard: &str, actions: &mut Vec<Action>) {
+        self.report_owed(actions);
+        let stage = self.account.stage.clone();
+        self.account.utterance(Speaker::Agent, heard, &stage, actions);
+        if let Some(answer) = self.answer.take()
+            && let Some(before) = answer.stage_before
+            && heard.is_empty()
+        {
+            self.account.stage = before;
+        }
+    }
+
+    /// Reports the caller's turn unless a better transcript may still come.
+    fn report_owed_in_time(&mut self, now: MediaTime, actions: &mut Vec<Action>) {
+        let due = |owed: &Owed| self.caller.settled_at().is_some() || now.since(owed.ended_at) >= SETTLE_MS;
+        if matches!(self.phase, Phase::Speaking { .. }) && self.owed.as_ref().is_some_and(due) {
+            self.report_owed(actions);
+        }
+    }
+
+    /// Reports the caller's turn, if one has ended and was not reported yet.
+    pub(super) fn report_owed(&mut self, actions: &mut Vec<Action>) {
+        if let Some(owed) = self.owed.take() {
+            let text = self.caller.take();
+            if !text.is_empty() {
+                self.silences = 0;
+            }
+            self.account.utterance(Speaker::Caller, &text, &owed.stage, actions);
+        }
+    }
+
+    /// Gives up on a provider that does not answer while the caller waits.
+    fn watch(&mut self, now: MediaTime, actions: &mut Vec<Action>) {
+        let Some(answer) = &mut self.answer else { return };
+        let Some(released_at) = answer.released_at else { return };
+        if !answer.closed && now.since(answer.progress_at.max(released_at)) >= THINKING_MS_MAX {
+            answer.closed = true;
+            self.apologise(now, actions);
+            return;
+        }
+        let waiting = matches!(self.phase, Phase::Answering { .. });
+        if let Some(phrase_at) = answer.phrase_at
+            && waiting
+            && now.since(phrase_at.max(released_at)) >= THINKING_MS_MAX
+        {
+            self.voice_failed(now, actions);
+        }
+    }
+
+    /// The model has failed: what it has said stands, an apology is put behind it.
+    fn apologise(&mut self, now: MediaTime, actions: &mut Vec<Action>) {
+        let Some(answer) = &mut self.answer else { return };
+        answer.reply.break_off();
+        let phrases = answer.reply.say(&self.settings.apology);
+        answer.synthesize(now, phrases, actions);
+        answer.close(now, actions);
+        let turn = answer.reply.id.turn;
+        if answer.reply.phrases() == 0 {
+            self.nothing_to_say(now, turn, actions);
+        }
+    }
+
+    /// The voice has failed: the apology needs a new session, so it is a turn of its own.
+    fn voice_failed(&mut self, now: MediaTime, actions: &mut Vec<Action>) {
+        let Some(answer) = &self.answer else { return };
+        let turn = answer.reply.id.turn;
+        let heard = answer.reply.heard_text();
+        self.report_reply(&heard, actions);
+        actions.push(Action::Command(Command::Abandon(turn)));
+        actions.push(Action::CancelBefore(turn.next()));
+        self.phase = Phase::Listening;
+        self.voice_failures += 1;
+        if self.ending.is_some() || self.voice_failures >= VOICE_FAILURES_MAX {
+            self.hang_up(now, "agent_hung_up", actions);
+        } else {
+            let text = self.settings.apology.clone();
+            self.open(now, super::Opening::Say { text, hang_up: None }, actions);
+        }
+    }
+
+    /// The reply has no words: the floor goes back to the caller.
+    fn nothing_to_say(&mut self, now: MediaTime, turn: TurnId, actions: &mut Vec<Action>) {
+        self.report_owed(actions);
+        self.enter_stage();
+        let hang_up = self.answer.as_ref().and_then(|answer| answer.hang_up);
+        self.abandon(turn, actions);
+        if let Some(reason) = hang_up {
+            self.hang_up(now, reason, actions);
+        }
+    }
+
+    pub(super) fn abandon(&mut self, turn: TurnId, actions: &mut Vec<Action>) {
+        self.answer = None;
+        self.owed = None;
+        self.caller.take();
+        self.phase = Phase::Listening;
+        actions.push(Action::Command(Command::Abandon(turn)));
+        actions.push(Action::CancelBefore(turn.next()));
+    }
+}

@@ -1,0 +1,152 @@
+//! What goes into a conversation and what comes out of it.
+
+use crate::event::CallEventKind;
+use crate::id::TurnId;
+use crate::leg::{Command, LegEvent};
+use crate::line::Gone;
+use crate::model::{LlmEvent, LlmRequest, SttEvent};
+
+/// What the agent says by itself, fixed for a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Said as soon as the call is up; `None`: the caller speaks first.
+    pub greeting: Option<String>,
+    /// Stage in which the call begins.
+    pub first_stage: String,
+    /// Said at one silence after another; at the silence after the last one the agent says goodbye and hangs up.
+    pub silence_prompts: Vec<String>,
+    /// Said when a provider has failed for good.
+    pub apology: String,
+    /// Said before the agent hangs up by itself.
+    pub goodbye: String,
+}
+
+/// What the rim tells about the sound of a reply; the sound itself does not pass through the conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Spoken {
+    /// So much more sound of a phrase has come.
+    Audio {
+        /// Which phrase.
+        phrase: u32,
+        /// Length of this piece, in ms.
+        ms: u32,
+    },
+    /// The phrase is complete.
+    PhraseDone(u32),
+    /// No (more) sound of this reply; the text says why and names the provider.
+    Failed(String),
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// The leg was admitted: the call is up.
+    Started,
+    /// From the leg.
+    Leg(LegEvent),
+    /// From speech to text.
+    Stt(SttEvent),
+    /// From the language model that was asked by [`Action::Ask`] of this turn and attempt.
+    Llm {
+        /// Which reply.
+        turn: TurnId,
+        /// Which attempt at it.
+        attempt: u32,
+        /// What it says.
+        event: LlmEvent,
+    },
+    /// From the voice that was asked by [`Action::Synthesize`] of this turn and attempt.
+    Tts {
+        /// Which reply.
+        turn: TurnId,
+        /// Which attempt at it.
+        attempt: u32,
+        /// What it says.
+        event: Spoken,
+    },
+    /// The line is gone.
+    Gone(Gone),
+    /// The call has lasted as long as it may.
+    MaxDuration,
+    /// The line has been dead for too long.
+    Idle,
+    /// The daemon stops and cannot wait longer.
+    Drain,
+    /// About every 100 ms: timeouts are looked at.
+    Tick,
+}
+
+/// One thing to do, in order.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Tell the leg.
+    Command(Command),
+    /// Ask speech to text to settle what it has heard.
+    Finalize,
+    /// Ask the language model; a session of an older attempt at the same turn (LLM, TTS, sound kept back) is void.
+    Ask {
+        /// Attempt at this turn's reply, from 0.
+        attempt: u32,
+        /// The question; `request.turn` names the reply.
+        request: LlmRequest,
+    },
+    /// Drop every LLM and TTS session and all kept sound of turns older than this.
+    CancelBefore(TurnId),
+    /// Speak a phrase; its sound is kept back until [`Action::Release`] of the same turn and attempt.
+    Synthesize {
+        /// Which reply.
+        turn: TurnId,
+        /// Which attempt at it.
+        attempt: u32,
+        /// Phrase within the reply, from 0.
+        phrase: u32,
+        /// What to say.
+        text: String,
+    },
+    /// The reply has this many phrases and no more: close the TTS session, and after the last sound send the leg
+    /// [`crate::leg::ChunkEnd::Reply`].
+    EndReply {
+        /// Which reply.
+        turn: TurnId,
+        /// Which attempt at it.
+        attempt: u32,
+        /// How many phrases it has.
+        phrases: u32,
+    },
+    /// The turn is over: what was kept back of this reply, and all that follows of it, goes to the leg.
+    Release {
+        /// Which reply.
+        turn: TurnId,
+        /// Which attempt at it.
+        attempt: u32,
+    },
+    /// Tell the outside world.
+    Report(CallEventKind),
+    /// How long each step of an answered turn took.
+    Timing(TurnTiming),
+    /// The call is over: everything was reported, release what it holds.
+    End {
+        /// Why, in the words of [`CallEventKind::CallEnded`].
+        reason: &'static str,
+    },
+}
+
+/// Steps of one answered turn, each in ms since the caller's last speech frame; `None`: it did not come to that. A
+/// step that came before the caller paused for the last time counts as 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TurnTiming {
+    /// Which turn.
+    pub turn: TurnId,
+    /// The leg decided that the turn is over.
+    pub ended_ms: Option<u32>,
+    /// The transcript was settled.
+    pub transcript_ms: Option<u32>,
+    /// The language model's first token.
+    pub llm_ms: Option<u32>,
+    /// The first phrase went to the voice.
+    pub phrase_ms: Option<u32>,
+    /// The voice's first sound.
+    pub tts_ms: Option<u32>,
+    /// The first sound was handed to the line.
+    pub reply_ms: Option<u32>,
+}

@@ -1,0 +1,174 @@
+//! Hearing: packets of any size at any moment in, exactly one 10 ms frame at 16 kHz out at each tick.
+//!
+//! Packets wait in [`jitter::Jitter`] in the sender's order. Each tick takes 10 ms from there; where nothing has come
+//! (or a packet was lost) [`conceal::Conceal`] goes on with the last pitch period, fading into the line's own noise.
+//! The delay between caller and engine is not set, it happens: it begins with what the first packet brought and grows
+//! by one frame whenever a tick found nothing. Back down it goes in the caller's pauses: when, for half a second or
+//! more, some sound was left over at every tick, that much is pure delay, and quiet frames are skipped (two are
+//! blended into one) until only the cushion remains that the line has shown to need.
+
+pub mod conceal;
+pub mod jitter;
+
+use crate::frame::{FRAME_LEN_MAX, HeardFrame, Rate};
+use crate::packet::Packet;
+use crate::resample::Resampler;
+use conceal::Conceal;
+use jitter::{Jitter, Taken};
+
+/// What happened to a caller's packets and frames since [`Hear::reset`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HearCounters {
+    /// Packets that came, whatever became of them.
+    pub received: u32,
+    /// Packets whose moment had passed.
+    pub late: u32,
+    /// Packets that had come before.
+    pub duplicate: u32,
+    /// Packets that never came, by their sequence.
+    pub lost: u32,
+    /// Packets of another rate than the call's.
+    pub foreign: u32,
+    /// Ticks in which some sound had to be made up.
+    pub concealed_frames: u32,
+    /// Sound thrown away because too much was waiting.
+    pub dropped_ms: u32,
+    /// Sound skipped to win back delay.
+    pub skipped_ms: u32,
+}
+
+/// The ear of one leg. Allocates in [`Hear::new`] only.
+pub struct Hear {
+    rate: Rate,
+    jitter: Jitter,
+    conceal: Conceal,
+    /// To 16 kHz, from 8, 24 and 48 kHz.
+    resamplers: [Resampler; 3],
+    frame: [f32; FRAME_LEN_MAX],
+    counters: HearCounters,
+}
+
+impl Default for Hear {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Hear {
+    /// An ear for callers of any rate, at first 8 kHz.
+    pub fn new() -> Self {
+        let to_heard = |from: Rate| Resampler::new(from.hz(), Rate::Hz16000.hz());
+        Self {
+            rate: Rate::Hz8000,
+            jitter: Jitter::new(),
+            conceal: Conceal::new(),
+            resamplers: [to_heard(Rate::Hz8000), to_heard(Rate::Hz24000), to_heard(Rate::Hz48000)],
+            frame: [0.0; FRAME_LEN_MAX],
+            counters: HearCounters::default(),
+        }
+    }
+
+    /// Makes ready for a new call at `rate`, without allocation.
+    pub fn reset(&mut self, rate: Rate) {
+        self.rate = rate;
+        self.jitter.reset(rate);
+        self.conceal.reset(rate);
+        for resampler in &mut self.resamplers {
+            resampler.reset();
+        }
+        self.counters = HearCounters::default();
+    }
+
+    /// Takes a packet, in whatever order it comes.
+    pub fn receive(&mut self, packet: &Packet) {
+        self.counters.received = self.counters.received.saturating_add(1);
+        if packet.codec.rate() == self.rate {
+            self.jitter.insert(packet, &mut self.counters);
+        } else {
+            self.counters.foreign = self.counters.foreign.saturating_add(1);
+        }
+    }
+
+    /// Gives the next 10 ms; to be called once per tick.
+    pub fn tick(&mut self, heard: &mut HeardFrame) {
+        let len = self.rate.frame_len();
+        self.take_frame();
+        if self.jitter.should_skip(self.conceal.is_quiet(&self.frame[..len])) {
+            self.blend_next_frame();
+        }
+        let frame = &self.frame[..len];
+        match self.rate {
+            Rate::Hz8000 => self.resamplers[0].process(frame, heard),
+            Rate::Hz16000 => {
+                heard.copy_from_slice(frame);
+                len
+            }
+            Rate::Hz24000 => self.resamplers[1].process(frame, heard),
+            Rate::Hz48000 => self.resamplers[2].process(frame, heard),
+        };
+    }
+
+    /// The caller's sound that is waiting now, in ms: the delay that hearing adds, besides [`Hear::filter_delay_ms`].
+    pub fn waiting_ms(&self) -> u32 {
+        self.jitter.waiting_ms()
+    }
+
+    /// The delay of the conversion to 16 kHz, in ms.
+    pub fn filter_delay_ms(&self) -> f64 {
+        match self.rate {
+            Rate::Hz8000 => self.resamplers[0].delay_ms(),
+            Rate::Hz16000 => 0.0,
+            Rate::Hz24000 => self.resamplers[1].delay_ms(),
+            Rate::Hz48000 => self.resamplers[2].delay_ms(),
+        }
+    }
+
+    /// What happened so far.
+    pub fn counters(&self) -> HearCounters {
+        self.counters
+    }
+
+    /// Fills the frame with waiting sound, and with made-up sound where there is none.
+    fn take_frame(&mut self) {
+        let len = self.rate.frame_len();
+        self.jitter.begin_tick();
+        let mut filled = 0;
+        let mut concealed = false;
+        while filled < len {
+            let rest = &mut self.frame[filled..len];
+            filled += match self.jitter.take(rest, &mut self.counters) {
+                Taken::Sound(taken) => {
+                    self.conceal.learn(&mut rest[..taken]);
+                    taken
+                }
+                Taken::Gap(missing) => {
+                    concealed = true;
+                    self.conceal.make_up(&mut rest[..missing]);
+                    missing
+                }
+            };
+        }
+        self.jitter.end_tick();
+        if concealed {
+            self.counters.concealed_frames = self.counters.concealed_frames.saturating_add(1);
+        } else {
+            self.conceal.follow_noise(&self.frame[..len]);
+        }
+    }
+
+    /// Wins back one frame of delay: slides from the frame at hand into the one after it.
+    fn blend_next_frame(&mut self) {
+        let len = self.rate.frame_len();
+        let mut earlier = [0.0; FRAME_LEN_MAX];
+        earlier[..len].copy_from_slice(&self.frame[..len]);
+        self.jitter.skipped();
+        self.take_frame();
+        for (index, (sample, earlier)) in self.frame[..len].iter_mut().zip(&earlier).enumerate() {
+            let weight = index as f32 / len as f32;
+            *sample = earlier * (1.0 - weight) + *sample * weight;
+        }
+        self.counters.skipped_ms = self.counters.skipped_ms.saturating_add(FRAME_MS);
+    }
+}
+
+const FRAME_MS: u32 = crate::time::TICK_MS as u32;

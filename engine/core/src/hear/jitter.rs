@@ -1,0 +1,315 @@
+//! Packets in the sender's order, and how much delay to keep.
+//!
+//! A cursor runs along the sender's media. A packet that starts at the cursor is played; one that starts behind it is
+//! played from the cursor on; one that starts ahead leaves a gap to be concealed, less what was already concealed while
+//! nothing was there. So lost sound costs its own length and no more, whether the loss is seen before or after the
+//! starvation it causes. Sequence numbers tell duplicates, losses and late packets; timestamps tell gaps.
+
+use super::HearCounters;
+use crate::codec;
+use crate::frame::Rate;
+use crate::packet::{PACKET_BYTES_MAX, Packet};
+
+/// Packets that may wait. [`WAITING_MS_MAX`] of 10 ms packets and room for a few short ones.
+const PACKETS_MAX: usize = 48;
+/// Sound that may wait. A socket that hung for longer brings old words: answering them late is worse than a cut.
+const WAITING_MS_MAX: u32 = 400;
+/// Waiting sound above this is won back even while the caller speaks, one frame in [`HURRY_TICKS`].
+const HURRY_MS: u32 = 160;
+/// Speech sped up by a quarter stays intelligible to people and models.
+const HURRY_TICKS: u32 = 5;
+/// A timestamp this near to the cursor continues it: senders round to whole ms.
+const TOLERANCE_MS: i64 = 5;
+/// Longest gap made up for one loss; what is longer was silence of the sender or a restart.
+const GAP_MS_MAX: i64 = 60;
+/// A sequence this far from the last one is a new stream, not a loss.
+const RESTART: i32 = 1_000;
+/// Ticks over which the least waiting sound is taken, twice: 0.5 to 1 s.
+const LEAST_TICKS: u32 = 50;
+/// Sound left over at a tick that is kept as a cushion: at first, and at most after repeated starvation.
+const CUSHION_MS_MIN: u32 = 10;
+const CUSHION_MS_MAX: u32 = 60;
+/// Ticks without starvation after which the cushion shrinks by a frame: 20 s.
+const CALM_TICKS: u32 = 2_000;
+
+/// What [`Jitter::take`] had.
+pub enum Taken {
+    /// So many samples were written.
+    Sound(usize),
+    /// So many samples are to be made up.
+    Gap(usize),
+}
+
+/// The waiting packets of one leg.
+pub struct Jitter {
+    rate: Rate,
+    packets: [Option<Packet>; PACKETS_MAX],
+    len: usize,
+    stream: Option<Stream>,
+    /// The packet being played, decoded.
+    sound: [f32; PACKET_BYTES_MAX],
+    sound_at: usize,
+    sound_len: usize,
+    /// Samples made up because nothing was there, since the last packet ended.
+    starved: i64,
+    /// Samples of a gap still to be made up.
+    gap_left: usize,
+    delay: Delay,
+}
+
+/// Where the sender's stream stands.
+#[derive(Clone, Copy)]
+struct Stream {
+    /// Sequence of the next packet to play.
+    next: u32,
+    /// Sender's time of the next sample, in samples.
+    cursor: i64,
+    /// Newest sequence seen, and which of the 64 up to it were seen.
+    newest: u32,
+    seen: u64,
+}
+
+impl Jitter {
+    /// Nothing waiting, at 8 kHz.
+    pub fn new() -> Self {
+        Self {
+            rate: Rate::Hz8000,
+            packets: [None; PACKETS_MAX],
+            len: 0,
+            stream: None,
+            sound: [0.0; PACKET_BYTES_MAX],
+            sound_at: 0,
+            sound_len: 0,
+            starved: 0,
+            gap_left: 0,
+            delay: Delay::new(),
+        }
+    }
+
+    /// Forgets the stream.
+    pub fn reset(&mut self, rate: Rate) {
+        self.rate = rate;
+        self.len = 0;
+        self.stream = None;
+        (self.sound_at, self.sound_len) = (0, 0);
+        (self.starved, self.gap_left) = (0, 0);
+        self.delay = Delay::new();
+    }
+
+    /// Queues a packet at its place, unless it is late or a duplicate.
+    pub fn insert(&mut self, packet: &Packet, counters: &mut HearCounters) {
+        if self.stream.is_some_and(|stream| distance(packet.sequence, stream.newest).abs() > RESTART) {
+            self.len = 0;
+            self.stream = None;
+        }
+        let cursor = self.in_samples(packet.timestamp_ms);
+        let stream = self.stream.get_or_insert(Stream { next: packet.sequence, cursor, newest: packet.sequence.wrapping_sub(1), seen: 0 });
+        if !stream.note(packet.sequence) {
+            counters.duplicate = counters.duplicate.saturating_add(1);
+            return;
+        }
+        if distance(packet.sequence, stream.next) < 0 {
+            counters.late = counters.late.saturating_add(1);
+            return;
+        }
+        if self.len == PACKETS_MAX {
+            self.drop_oldest(counters);
+        }
+        let later = |waiting: &Option<Packet>| waiting.is_some_and(|w| distance(w.sequence, packet.sequence) > 0);
+        let place = self.packets[..self.len].iter().position(later).unwrap_or(self.len);
+        self.packets[self.len] = Some(*packet);
+        self.packets[place..=self.len].rotate_right(1);
+        self.len += 1;
+        while self.waiting_ms() > WAITING_MS_MAX && self.len > 1 {
+            self.drop_oldest(counters);
+        }
+    }
+
+    /// Writes waiting sound to the front of `out`, or tells how much of it must be made up. Never zero of either.
+    pub fn take(&mut self, out: &mut [f32], counters: &mut HearCounters) -> Taken {
+        if self.sound_at == self.sound_len && self.gap_left == 0 {
+            self.next_packet(counters);
+        }
+        if self.gap_left > 0 {
+            let missing = self.gap_left.min(out.len());
+            self.gap_left -= missing;
+            return Taken::Gap(missing);
+        }
+        let sound = &self.sound[self.sound_at..self.sound_len];
+        if sound.is_empty() {
+            self.starved += out.len() as i64;
+            self.delay.starved = true;
+            return Taken::Gap(out.len());
+        }
+        let taken = sound.len().min(out.len());
+        out[..taken].copy_from_slice(&sound[..taken]);
+        self.sound_at += taken;
+        Taken::Sound(taken)
+    }
+
+    /// A tick begins: nothing of it was starved yet.
+    pub fn begin_tick(&mut self) {
+        self.delay.starved = false;
+    }
+
+    /// A tick is over: what is left now is more than was needed.
+    pub fn end_tick(&mut self) {
+        let left_ms = self.waiting_ms();
+        self.delay.observe(left_ms);
+    }
+
+    /// A frame may be skipped now: more is waiting than the line needs, and the moment is good.
+    pub fn should_skip(&self, quiet: bool) -> bool {
+        let hurry = self.delay.spare_ms() > HURRY_MS && self.delay.tick.is_multiple_of(HURRY_TICKS);
+        self.waiting_ms() >= FRAME_MS && (quiet || hurry) && self.delay.spare_ms() >= self.delay.cushion_ms + FRAME_MS
+    }
+
+    /// The next frame is taken on top of this tick's.
+    pub fn skipped(&mut self) {
+        self.delay.skipped();
+    }
+
+    /// Sound waiting, in ms.
+    pub fn waiting_ms(&self) -> u32 {
+        let queued: usize = self.packets[..self.len].iter().flatten().map(|packet| packet.payload().len()).sum();
+        ((queued + self.sound_len - self.sound_at) * 1_000 / self.rate.hz() as usize) as u32
+    }
+
+    /// Begins the packet at the head of the queue, or the gap before it. A packet that the cursor has passed is late.
+    fn next_packet(&mut self, counters: &mut HearCounters) {
+        // at most PACKETS_MAX rounds: each takes one packet off
+        while let (Some(packet), Some(mut stream)) = (self.packets[..self.len].first().copied().flatten(), self.stream) {
+            let starts = self.in_samples(packet.timestamp_ms);
+            let tolerance = self.in_ms(TOLERANCE_MS);
+            let ahead = starts - stream.cursor;
+            let unmade = ahead - self.starved;
+            if ahead > tolerance && unmade > tolerance && unmade <= self.in_ms(GAP_MS_MAX) {
+                // what is made up moves the cursor, so that a straggler can still be played from there on
+                self.gap_left = unmade.min(self.in_ms(i64::from(FRAME_MS))) as usize;
+                stream.cursor += self.starved + self.gap_left as i64;
+                self.starved = 0;
+                self.stream = Some(stream);
+                return;
+            }
+            self.remove_first();
+            counters.lost = counters.lost.saturating_add(distance(packet.sequence, stream.next).max(0) as u32);
+            self.sound_len = codec::decode(&packet, &mut self.sound);
+            let behind = if (-self.in_ms(GAP_MS_MAX)..-tolerance).contains(&ahead) { -ahead } else { 0 };
+            self.sound_at = (behind as usize).min(self.sound_len);
+            stream.cursor = starts + self.sound_len as i64;
+            stream.next = packet.sequence.wrapping_add(1);
+            self.stream = Some(stream);
+            if self.starved > 0 && ahead <= tolerance {
+                self.delay.jittered();
+            }
+            self.starved = 0;
+            if self.sound_at < self.sound_len {
+                return;
+            }
+            counters.late = counters.late.saturating_add(1);
+        }
+    }
+
+    /// Gives up the sound that has waited longest.
+    fn drop_oldest(&mut self, counters: &mut HearCounters) {
+        let Some(packet) = self.packets[..self.len].first().copied().flatten() else { return };
+        self.remove_first();
+        let ms = packet.payload().len() as u32 * 1_000 / self.rate.hz();
+        counters.dropped_ms = counters.dropped_ms.saturating_add(ms);
+        let cursor = self.in_samples(packet.timestamp_ms) + packet.payload().len() as i64;
+        if let Some(stream) = &mut self.stream {
+            stream.next = packet.sequence.wrapping_add(1);
+            stream.cursor = cursor;
+        }
+        self.starved = 0;
+    }
+
+    fn remove_first(&mut self) {
+        self.packets[..self.len].rotate_left(1);
+        self.len -= 1;
+    }
+
+    fn in_samples(&self, timestamp_ms: u32) -> i64 {
+        self.in_ms(i64::from(timestamp_ms))
+    }
+
+    fn in_ms(&self, ms: i64) -> i64 {
+        ms * i64::from(self.rate.hz()) / 1_000
+    }
+}
+
+impl Default for Jitter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Stream {
+    /// Notes a sequence as seen; false when it was seen before. Of those too old to tell, none was.
+    fn note(&mut self, sequence: u32) -> bool {
+        let ahead = distance(sequence, self.newest);
+        if ahead > 0 {
+            self.seen = if ahead < 64 { self.seen << ahead } else { 0 } | 1;
+            self.newest = sequence;
+            return true;
+        }
+        let bit = 1u64.checked_shl(ahead.unsigned_abs()).unwrap_or(0);
+        let new = self.seen & bit == 0;
+        self.seen |= bit;
+        new
+    }
+}
+
+/// How much delay the line needs.
+struct Delay {
+    cushion_ms: u32,
+    calm_ticks: u32,
+    tick: u32,
+    /// Least sound left over, in this half of the time looked at and in the one before.
+    least_ms: u32,
+    least_before_ms: u32,
+    starved: bool,
+}
+
+impl Delay {
+    fn new() -> Self {
+        Self { cushion_ms: CUSHION_MS_MIN, calm_ticks: 0, tick: 0, least_ms: u32::MAX, least_before_ms: 0, starved: false }
+    }
+
+    fn observe(&mut self, left_ms: u32) {
+        self.tick = self.tick.wrapping_add(1);
+        if self.tick.is_multiple_of(LEAST_TICKS) {
+            self.least_before_ms = self.least_ms;
+            self.least_ms = u32::MAX;
+        }
+        self.least_ms = self.least_ms.min(if self.starved { 0 } else { left_ms });
+        self.calm_ticks += 1;
+        if self.calm_ticks >= CALM_TICKS {
+            self.calm_ticks = 0;
+            self.cushion_ms = (self.cushion_ms - FRAME_MS).max(CUSHION_MS_MIN);
+        }
+    }
+
+    /// Sound that was left over at every tick of late.
+    fn spare_ms(&self) -> u32 {
+        self.least_ms.min(self.least_before_ms)
+    }
+
+    /// The sender was in time, its packet was not: keep more.
+    fn jittered(&mut self) {
+        self.cushion_ms = (self.cushion_ms + FRAME_MS).min(CUSHION_MS_MAX);
+        self.calm_ticks = 0;
+    }
+
+    fn skipped(&mut self) {
+        self.least_ms = self.least_ms.saturating_sub(FRAME_MS);
+        self.least_before_ms = self.least_before_ms.saturating_sub(FRAME_MS);
+    }
+}
+
+const FRAME_MS: u32 = crate::time::TICK_MS as u32;
+
+/// How far `a` is ahead of `b`, over the wrap.
+fn distance(a: u32, b: u32) -> i32 {
+    a.wrapping_sub(b) as i32
+}

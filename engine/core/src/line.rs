@@ -1,0 +1,40 @@
+//! The line: what a transport (Twilio, a room, the lab) gives to a call and takes from it.
+
+use crate::packet::Packet;
+
+/// From the caller's side. A transport sends these in order.
+#[derive(Clone, Debug)]
+pub enum FromLine {
+    /// The caller's sound.
+    Audio(Packet),
+    /// A key pressed, signalled out of band.
+    Dtmf(char),
+    /// The far end's playout has passed (or, after [`ToLine::Clear`], dropped) the mark of this number.
+    Mark(u32),
+    /// The caller is gone; nothing follows.
+    Gone(Gone),
+}
+
+/// Why a line ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Gone {
+    /// The caller hung up (stop message, `completed` status).
+    HungUp,
+    /// The socket died or went silent.
+    Lost,
+    /// The client broke the protocol once too often.
+    Misbehaved,
+}
+
+/// To the caller's side, in order.
+#[derive(Clone, Copy, Debug)]
+pub enum ToLine {
+    /// Sound to be queued at the far end.
+    Audio(Packet),
+    /// Ask for an echo when everything before it was played.
+    Mark(u32),
+    /// Drop all that is queued at the far end.
+    Clear,
+    /// End the call from our side once what was queued before has been sent.
+    HangUp,
+}

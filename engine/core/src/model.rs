@@ -1,0 +1,131 @@
+//! What the engine asks of models: the traits that the tick calls over many calls at once, and the values that
+//! speech, language and voice models exchange with a conversation.
+
+use crate::frame::HeardFrame;
+use crate::id::TurnId;
+
+/// Samples in one window of voice activity, 32 ms at 16 kHz.
+pub const VAD_WINDOW: usize = 512;
+/// Mel bands of the end-of-turn features.
+pub const TURN_MELS: usize = 80;
+/// Frames of 10 ms that an end-of-turn query looks back, 8 s.
+pub const TURN_FRAMES: usize = 800;
+
+/// Voice activity over all calls of one audio thread. State is kept per slot. Must not allocate after construction.
+pub trait VoiceActivity: Send {
+    /// Writes the probability of speech of each window to `probabilities`; `slots[i]` owns `windows[i]`.
+    fn run(&mut self, slots: &[usize], windows: &[[f32; VAD_WINDOW]], probabilities: &mut [f32]);
+    /// Forgets the state of a slot, for its next call.
+    fn reset(&mut self, slot: usize);
+}
+
+/// Noise cancellation over all calls of one audio thread, in place. Must not allocate after construction.
+pub trait Denoise: Send {
+    /// Cleans `frames[i]`, owned by `slots[i]`.
+    fn run(&mut self, slots: &[usize], frames: &mut [HeardFrame]);
+    /// Forgets the state of a slot, for its next call.
+    fn reset(&mut self, slot: usize);
+}
+
+/// The cheap half of end of turn, on the tick: features of the last 8 s of each slot. Must not allocate after construction.
+pub trait TurnFeatures: Send {
+    /// Takes the next 10 ms of a slot.
+    fn push(&mut self, slot: usize, frame: &HeardFrame);
+    /// Writes what [`TurnJudge::judge`] needs about a slot now.
+    fn query(&mut self, slot: usize, query: &mut TurnQuery);
+    /// Forgets a slot's sound: for its next call, or when a new turn starts.
+    fn reset(&mut self, slot: usize);
+}
+
+/// A question to the end-of-turn model, made once and reused: `features[mel * TURN_FRAMES + frame]`, real sound at the end.
+pub struct TurnQuery {
+    /// Normalised log-mel features, `TURN_MELS` × `TURN_FRAMES`, as the model wants them.
+    pub features: Box<[f32]>,
+    /// Frames of real sound; what lies before them is padding.
+    pub frames: usize,
+}
+
+impl Default for TurnQuery {
+    fn default() -> Self {
+        Self { features: vec![0.0; TURN_MELS * TURN_FRAMES].into_boxed_slice(), frames: 0 }
+    }
+}
+
+/// The slow half of end of turn, on a worker.
+pub trait TurnJudge: Send {
+    /// Probability in 0..=1 that the caller's turn is over.
+    fn judge(&mut self, query: &TurnQuery) -> f32;
+}
+
+/// What a speech-to-text session says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SttEvent {
+    /// The current guess of what follows the last `Final`; replaces the one before.
+    Interim(String),
+    /// A settled piece of text, to be appended to the turn.
+    Final(String),
+    /// Everything sent before our request to finalise is settled.
+    Finalized,
+    /// The session is over; the text says why and names the provider.
+    Failed(String),
+}
+
+/// What a language model (or the offline script) answers for one turn.
+#[derive(Clone, Debug, PartialEq)]
+pub enum LlmEvent {
+    /// A piece of the text to speak.
+    Token(String),
+    /// The conversation moves to this stage.
+    Stage(String),
+    /// The agent wants to end the call after this reply.
+    HangUp,
+    /// The reply is complete.
+    Done,
+    /// No (more) answer; the text says why and names the provider.
+    Failed(String),
+}
+
+/// Who said a message of the history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Speaker {
+    /// The caller (a tenant, in EMA's words).
+    Caller,
+    /// The agent.
+    Agent,
+}
+
+/// One message of the history: only words that were heard.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Message {
+    /// Who said it.
+    pub speaker: Speaker,
+    /// The words.
+    pub text: String,
+}
+
+/// A question to a language model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LlmRequest {
+    /// The epoch that this reply belongs to.
+    pub turn: TurnId,
+    /// The conversation's stage now.
+    pub stage: String,
+    /// The heard conversation, the caller's newest turn last.
+    pub history: Vec<Message>,
+}
+
+/// What a text-to-speech session says; phrases come in the order they were asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TtsEvent {
+    /// Sound of a phrase: mono 16-bit at the session's rate.
+    Audio {
+        /// Which phrase.
+        phrase: u32,
+        /// The samples.
+        samples: Vec<i16>,
+    },
+    /// The phrase is complete.
+    PhraseDone(u32),
+    /// The session is over; the text says why and names the provider.
+    Failed(String),
+}

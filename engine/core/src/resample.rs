@@ -1,0 +1,177 @@
+//! Change of sample rate, streaming.
+//!
+//! The signal is thought of as raised to a rate that both sides divide, low-passed there by a Kaiser-windowed sinc, and
+//! thinned out again. Only the samples that survive are computed: each output sample is one dot product of the latest
+//! input with one of `up` sub-filters ("phases"). The stop-band begins at half of the lower rate and lies 70 dB down.
+//! The filter is symmetric, so it delays every frequency alike, by [`Resampler::delay_ms`]; the delay is that of
+//! [`SPAN`] / 2 samples of the lower rate.
+
+use crate::codec::{f32_from_sample, sample_from_f32};
+
+/// Length of the filter in samples of the lower rate: 48 reach from 0.84 to 1.0 of the lower Nyquist frequency, so that
+/// telephone speech (up to 3.4 kHz at 8 kHz) passes, for 3 ms of delay at 8 kHz and 1.5 ms at 16 kHz.
+pub const SPAN: usize = 48;
+
+/// Samples taken in at a time, 10 ms at 48 kHz; longer input is cut into such blocks.
+const BLOCK: usize = 480;
+
+/// A streaming converter between two rates. Allocates in [`Resampler::new`] only.
+pub struct Resampler {
+    from_hz: u32,
+    up: usize,
+    down: usize,
+    taps: usize,
+    /// `up` sub-filters of `taps` coefficients, oldest input first.
+    phases: Box<[f32]>,
+    /// The last `taps - 1` samples, then the block being worked on.
+    window: Box<[f32]>,
+    /// Input samples of the next block to pass over before the next output sample.
+    ahead: usize,
+    /// Sub-filter of the next output sample.
+    phase: usize,
+}
+
+impl Resampler {
+    /// A converter at rest. Equal rates pass through unfiltered and undelayed. A rate of 0 counts as 1 Hz.
+    pub fn new(from_hz: u32, to_hz: u32) -> Self {
+        let (from_hz, to_hz) = (from_hz.max(1), to_hz.max(1));
+        let shared = gcd(from_hz, to_hz);
+        let (up, down) = ((to_hz / shared) as usize, (from_hz / shared) as usize);
+        // longer where the input is the faster side; a multiple of the dot product's lanes
+        let taps = if up == down { 1 } else { (SPAN * down.max(up)).div_ceil(up).next_multiple_of(LANES) };
+        let phases = if up == down { vec![1.0].into() } else { design(up, down, taps) };
+        let window = vec![0.0; taps - 1 + BLOCK].into_boxed_slice();
+        Self { from_hz, up, down, taps, phases, window, ahead: 0, phase: 0 }
+    }
+
+    /// How much later a sound comes out than it went in, in ms.
+    pub fn delay_ms(&self) -> f64 {
+        (self.up * self.taps - 1) as f64 / 2.0 / self.up as f64 * 1_000.0 / f64::from(self.from_hz)
+    }
+
+    /// Most samples that `input_len` samples can give.
+    pub fn output_len_max(&self, input_len: usize) -> usize {
+        (input_len * self.up).div_ceil(self.down)
+    }
+
+    /// Converts all of `input` and returns how many samples were written to `output`, which must hold
+    /// [`Resampler::output_len_max`]; what does not fit is lost.
+    pub fn process(&mut self, input: &[f32], output: &mut [f32]) -> usize {
+        let mut written = 0;
+        for block in input.chunks(BLOCK) {
+            self.window[self.taps - 1..][..block.len()].copy_from_slice(block);
+            written += self.convert(block.len(), &mut output[written..]);
+        }
+        written
+    }
+
+    /// Converts 16-bit `input` and appends to `output`; for the rim, where allocation is allowed.
+    pub fn process_i16(&mut self, input: &[i16], output: &mut Vec<i16>) {
+        let mut converted = vec![0.0; self.output_len_max(BLOCK)];
+        for block in input.chunks(BLOCK) {
+            for (slot, &sample) in self.window[self.taps - 1..].iter_mut().zip(block) {
+                *slot = f32_from_sample(sample);
+            }
+            let written = self.convert(block.len(), &mut converted);
+            output.extend(converted[..written].iter().map(|&sample| sample_from_f32(sample)));
+        }
+    }
+
+    /// Appends what the delay still holds back and comes to rest; for the end of a 16-bit stream.
+    pub fn finish_i16(&mut self, output: &mut Vec<i16>) {
+        let silence = vec![0; self.taps / 2];
+        self.process_i16(&silence, output);
+        self.reset();
+    }
+
+    /// Forgets all sound.
+    pub fn reset(&mut self) {
+        self.window.fill(0.0);
+        self.ahead = 0;
+        self.phase = 0;
+    }
+
+    /// Gives every output sample whose newest input lies in the block of `len` samples now in the window.
+    fn convert(&mut self, len: usize, output: &mut [f32]) -> usize {
+        let mut written = 0;
+        while self.ahead < len {
+            if let Some(sample) = output.get_mut(written) {
+                let filter = &self.phases[self.phase * self.taps..][..self.taps];
+                *sample = dot(filter, &self.window[self.ahead..][..self.taps]);
+                written += 1;
+            }
+            self.phase += self.down;
+            self.ahead += self.phase / self.up;
+            self.phase %= self.up;
+        }
+        self.ahead -= len;
+        self.window.copy_within(len..len + self.taps - 1, 0);
+        written
+    }
+}
+
+/// Partial sums of the dot product: enough independent ones for the compiler to use the widest vectors.
+const LANES: usize = 16;
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let (a_lanes, a_rest) = a.as_chunks::<LANES>();
+    let (b_lanes, b_rest) = b.as_chunks::<LANES>();
+    let mut sums = [0.0f32; LANES];
+    for (a, b) in a_lanes.iter().zip(b_lanes) {
+        for lane in 0..LANES {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
+    sums.iter().sum::<f32>() + rest
+}
+
+/// The sub-filters of a low-pass at rate `from · up`, each scaled to pass a constant unchanged.
+fn design(up: usize, down: usize, taps: usize) -> Box<[f32]> {
+    let len = up * taps;
+    let centre = (len - 1) as f64 / 2.0;
+    // middle of the transition band, as a share of the rate at which the filter is thought
+    let cutoff = CUTOFF / 2.0 / up.max(down) as f64;
+    let mut phases = vec![0.0; len].into_boxed_slice();
+    for phase in 0..up {
+        let tap = |newest_first: usize| {
+            let x = (phase + up * newest_first) as f64 - centre;
+            sinc(2.0 * cutoff * x) * kaiser(x / (centre + 0.5))
+        };
+        let gain: f64 = (0..taps).map(tap).sum();
+        for newest_first in 0..taps {
+            phases[phase * taps + taps - 1 - newest_first] = (tap(newest_first) / gain) as f32;
+        }
+    }
+    phases
+}
+
+/// Middle of the transition band as a share of the lower Nyquist frequency: it ends at that frequency.
+const CUTOFF: f64 = 0.91;
+/// Kaiser's shape for 70 dB: 0.1102 · (70 - 8.7).
+const BETA: f64 = 6.76;
+
+fn sinc(x: f64) -> f64 {
+    let angle = std::f64::consts::PI * x;
+    if angle.abs() < 1e-9 { 1.0 } else { angle.sin() / angle }
+}
+
+/// The window at `x` in -1..=1.
+fn kaiser(x: f64) -> f64 {
+    bessel_i0(BETA * (1.0 - x * x).max(0.0).sqrt()) / bessel_i0(BETA)
+}
+
+/// Modified Bessel function of order 0, by its series.
+fn bessel_i0(x: f64) -> f64 {
+    let (mut sum, mut term) = (1.0, 1.0);
+    // 30 terms are beyond f64's precision for the arguments used here (below 7)
+    for k in 1..30 {
+        term *= (x / 2.0 / f64::from(k)).powi(2);
+        sum += term;
+    }
+    sum
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}

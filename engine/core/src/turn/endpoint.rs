@@ -1,0 +1,202 @@
+//! How long to wait after the caller's last speech frame before the turn is over.
+//!
+//! No witness is trusted alone. The end-of-turn model is weak on telephone speech and the transcript comes late, so
+//! both only move one number, the log-odds that the caller is done, and the wait is a smooth function of it: no answer
+//! of either can cost more than `endpoint_ms_max`, and none has to come at all. With the default 240..1400 ms:
+//!
+//! | model says | no settled text | settled, complete | settled, incomplete |
+//! |---|---|---|---|
+//! | 0.95 | 321 ms | 258 ms | 593 ms |
+//! | 0.75 | 393 ms | 276 ms | 785 ms |
+//! | nothing, or 0.5 | 551 ms | 324 ms | 1030 ms |
+//! | 0.25 | 785 ms | 425 ms | 1211 ms |
+//! | 0.05 | 984 ms | 562 ms | 1298 ms |
+//!
+//! A caller who pauses long, or whom we have cut off, is given more: [`Endpoint::patience_ms`] is added to each wait.
+
+use super::AskId;
+use crate::leg::TranscriptHint;
+
+/// Log-odds that the model's surest answer is worth: little, its AUC on telephone speech is 0.63.
+const MODEL_WEIGHT: f32 = 1.6;
+/// Log-odds of a settled text that reads as complete.
+const COMPLETE: f32 = 1.4;
+/// Log-odds of an unsettled text that reads as complete.
+const SEEMS_COMPLETE: f32 = 0.7;
+/// Log-odds of a settled text that ends in a conjunction, a filler or an open number.
+const INCOMPLETE: f32 = -1.6;
+/// Steepness of the wait over the log-odds, and the offset that puts "unknown" at 27 % of the range.
+const SLOPE: f32 = 1.1;
+const OFFSET: f32 = 1.0;
+
+/// Quiet after which a doubtful model is asked again, in ms after the last speech frame: 300 ms after the first question.
+const ASK_AGAIN_MS: u64 = 400;
+/// Below this the model's first answer is doubtful.
+const DOUBTFUL: f32 = 0.5;
+/// Questions per pause: a third would come too late to matter.
+const ASKS_MAX: u32 = 2;
+/// Quiet after which a pause without a single word was noise, in ms: later than any transcript of the turn.
+pub const NOISE_MS: u64 = 2_500;
+
+/// Pauses inside turns up to this are everybody's, in ms; longer ones on average ask for patience.
+const USUAL_PAUSE_MS: f32 = 350.0;
+/// Patience that long pauses can earn, in ms.
+const PAUSE_PATIENCE_MS_MAX: f32 = 200.0;
+/// Patience that one false cut-off earns, and what they can earn together, in ms.
+const CUT_SHORT_MS: f32 = 150.0;
+const CUT_SHORT_MS_MAX: f32 = 450.0;
+/// What is left of that patience after each turn that ended well.
+const FORGIVENESS: f32 = 0.75;
+
+/// What is known about the end of one caller's turn.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    ms_min: u32,
+    ms_max: u32,
+    next_ask: AskId,
+    waiting_for: Option<AskId>,
+    asks: u32,
+    probability: Option<f32>,
+    pause_ms: f32,
+    cut_short_ms: f32,
+}
+
+impl Endpoint {
+    /// Waits between `ms_min` and `ms_max`.
+    pub fn new(ms_min: u32, ms_max: u32) -> Self {
+        Self {
+            ms_min,
+            ms_max: ms_max.max(ms_min),
+            next_ask: AskId::default(),
+            waiting_for: None,
+            asks: 0,
+            probability: None,
+            pause_ms: USUAL_PAUSE_MS,
+            cut_short_ms: 0.0,
+        }
+    }
+
+    /// A pause begins: what was known about the one before is void.
+    pub fn pause(&mut self) {
+        self.waiting_for = None;
+        self.asks = 0;
+        self.probability = None;
+    }
+
+    /// The question to put to the model now, if any.
+    pub fn ask(&mut self, quiet_ms: u64) -> Option<AskId> {
+        let doubtful = self.probability.is_some_and(|probability| probability < DOUBTFUL);
+        let due = self.asks == 0 || (self.asks < ASKS_MAX && quiet_ms >= ASK_AGAIN_MS && doubtful);
+        due.then(|| {
+            let ask = self.next_ask;
+            self.next_ask = AskId(ask.0.wrapping_add(1));
+            self.waiting_for = Some(ask);
+            self.asks += 1;
+            ask
+        })
+    }
+
+    /// Takes an answer; false when nobody waits for it any more.
+    pub fn answer(&mut self, ask: AskId, probability: f32) -> bool {
+        let awaited = self.waiting_for == Some(ask);
+        if awaited {
+            self.waiting_for = None;
+            self.probability = (0.0..=1.0).contains(&probability).then_some(probability);
+        }
+        awaited
+    }
+
+    /// The model's word on this pause.
+    pub fn probability(&self) -> Option<f32> {
+        self.probability
+    }
+
+    /// How long to wait in all after the last speech frame, in ms.
+    pub fn wait_ms(&self, hint: TranscriptHint) -> u64 {
+        let share = wait_share(self.probability, hint);
+        let range = (self.ms_max - self.ms_min) as f32;
+        let wait = self.ms_min as f32 + share * range + self.patience_ms();
+        u64::from(self.ms_max.min(wait as u32))
+    }
+
+    /// What this caller is given beyond everybody's wait, in ms.
+    pub fn patience_ms(&self) -> f32 {
+        let for_pauses = (self.pause_ms - USUAL_PAUSE_MS).max(0.0) * 0.5;
+        for_pauses.min(PAUSE_PATIENCE_MS_MAX) + self.cut_short_ms
+    }
+
+    /// The caller went on after a pause of this length.
+    pub fn went_on(&mut self, pause_ms: u64) {
+        self.pause_ms += 0.3 * (pause_ms as f32 - self.pause_ms);
+    }
+
+    /// The caller had not been done at all.
+    pub fn cut_short(&mut self) {
+        self.cut_short_ms = CUT_SHORT_MS_MAX.min(self.cut_short_ms + CUT_SHORT_MS);
+    }
+
+    /// The turn was answered, and heard out.
+    pub fn ended_well(&mut self) {
+        self.cut_short_ms *= FORGIVENESS;
+    }
+}
+
+/// Share of the range of waits, 0..1: a logistic curve over the log-odds that the turn is over.
+fn wait_share(probability: Option<f32>, hint: TranscriptHint) -> f32 {
+    let model = probability.map_or(0.0, |p| MODEL_WEIGHT * (2.0 * p - 1.0));
+    let transcript = match (hint.words, hint.settled, hint.complete) {
+        (0, _, _) | (_, false, false) => 0.0,
+        (_, true, true) => COMPLETE,
+        (_, false, true) => SEEMS_COMPLETE,
+        (_, true, false) => INCOMPLETE,
+    };
+    1.0 / (1.0 + (SLOPE * (model + transcript) + OFFSET).exp())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wait(probability: Option<f32>, settled: Option<bool>) -> u64 {
+        let mut endpoint = Endpoint::new(240, 1_400);
+        endpoint.probability = probability;
+        endpoint.wait_ms(TranscriptHint { words: 3, backchannel: false, complete: settled == Some(true), settled: settled.is_some() })
+    }
+
+    #[test]
+    fn the_wait_is_the_documented_function_of_what_is_known() {
+        let row = |p| [wait(p, None), wait(p, Some(true)), wait(p, Some(false))];
+        let table = [Some(0.95), Some(0.75), None, Some(0.25), Some(0.05)].map(row);
+        insta::assert_compact_debug_snapshot!(table, @"[[321, 258, 593], [393, 276, 785], [551, 324, 1030], [785, 425, 1211], [984, 562, 1298]]");
+        assert_eq!(row(None), row(Some(0.5)));
+    }
+
+    #[test]
+    fn a_caller_who_was_cut_short_is_given_more_time_and_later_less_again() {
+        let mut endpoint = Endpoint::new(240, 1_400);
+        let before = endpoint.wait_ms(TranscriptHint::default());
+        endpoint.cut_short();
+        let after = endpoint.wait_ms(TranscriptHint::default());
+        assert!(after >= before + 100);
+        for _ in 0..10 {
+            endpoint.cut_short();
+        }
+        assert!(endpoint.wait_ms(TranscriptHint::default()) <= 1_400);
+        for _ in 0..20 {
+            endpoint.ended_well();
+        }
+        assert!(endpoint.wait_ms(TranscriptHint::default()) < before + 10);
+    }
+
+    #[test]
+    fn only_the_awaited_answer_counts() {
+        let mut endpoint = Endpoint::new(240, 1_400);
+        let old = endpoint.ask(100).unwrap();
+        endpoint.pause();
+        let new = endpoint.ask(100).unwrap();
+        assert!(!endpoint.answer(old, 1.0));
+        assert_eq!(endpoint.probability(), None);
+        assert!(endpoint.answer(new, f32::NAN));
+        assert_eq!(endpoint.probability(), None);
+    }
+}

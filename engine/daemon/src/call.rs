@@ -1,0 +1,321 @@
+//! One call on the rim: `select → apply`. Whatever happens (the line, the leg, a provider, time) becomes an input of the
+//! pure [`Conversation`]; the actions that it answers are carried out here, each by one short function.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::time::{Duration, MissedTickBehavior, interval};
+use voiced_core::conversation::{Action, Conversation, Input, TurnTiming};
+use voiced_core::event::{CallEvent, CallEventKind};
+use voiced_core::leg::{Command, LegEvent};
+use voiced_core::line::{FromLine, Gone, ToLine};
+use voiced_core::model::SttEvent;
+use voiced_core::time::MediaTime;
+use voiced_events::deliver::unix_ms;
+use voiced_events::outbox::Outbox;
+use voiced_models_remote::stt::{SttInput, SttSession};
+use voiced_rt::CallPort;
+use voiced_twilio::LineIo;
+
+use crate::agent::{Agent, SttFeed};
+use crate::metrics::Metrics;
+use crate::replies::{Replies, Said};
+
+/// The rim looks at the leg's rings this often: half a packet.
+const BEAT: Duration = Duration::from_millis(10);
+/// Beats between looks at timeouts.
+const BEATS_PER_TICK: u32 = 10;
+/// What providers may say before the call has taken it in: seconds of sound; they wait beyond it.
+const SAID_MAX: usize = 128;
+/// Events waiting for the disk: a call makes one every few seconds.
+const REPORTS_MAX: usize = 64;
+/// Sound before the moment that speech was noticed, for a transcript that begins with the first syllable: 480 ms of 10 ms frames.
+const PRE_ROLL_FRAMES: usize = 48;
+/// A line that takes nothing this long is dead, in items; Twilio's socket buffers more than a second before this.
+const LINE_STUCK_MAX: u32 = 500;
+
+/// What a watcher of a call may see, e.g. the demo's timeline.
+#[derive(Clone, Debug)]
+pub enum Observed {
+    Leg(LegEvent),
+    Transcript(SttEvent),
+    Phrase(String),
+    Timing(TurnTiming),
+}
+
+/// Who a call is, and what it shares with the daemon.
+pub struct CallContext {
+    pub session_id: String,
+    pub call_sid: Option<String>,
+    pub metadata: std::collections::BTreeMap<String, String>,
+    pub agent: Arc<Agent>,
+    pub outbox: Outbox,
+    pub metrics: Arc<Metrics>,
+    pub observed: broadcast::Sender<(String, Observed)>,
+    /// True: end now, whoever speaks.
+    pub cancel: watch::Receiver<Option<Gone>>,
+    /// True: the daemon's patience with draining is over.
+    pub drained: watch::Receiver<bool>,
+}
+
+/// Carries a call from its first packet to its last event.
+pub async fn run(context: CallContext, line: LineIo, port: CallPort) {
+    let LineIo { mut from, to } = line;
+    let (said_in, mut said) = mpsc::channel(SAID_MAX);
+    let (reports, reporter) = reporter(&context);
+    let SttSession { input, events: mut heard } = context.agent.stt.open();
+    let mut call = Call {
+        conversation: Conversation::new(context.agent.conversation.clone()),
+        replies: Replies::new(context.agent.leg.rate, said_in),
+        started: Instant::now(),
+        port,
+        to,
+        stt: Some(input),
+        ear: Ear::default(),
+        reports,
+        ended: false,
+        stuck: 0,
+        context,
+    };
+    call.report(CallEventKind::CallInitiated { metadata: call.context.metadata.clone(), started_at_unix_ms: unix_ms() }).await;
+    call.apply(Input::Started).await;
+    let (mut cancel, mut drained) = (call.context.cancel.clone(), call.context.drained.clone());
+    let mut beat = interval(BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let deadline = tokio::time::sleep(Duration::from_secs(call.context.agent.max_duration_s));
+    tokio::pin!(deadline);
+    let (mut beats, mut line_open, mut stt_open) = (0_u32, true, true);
+    while !call.ended {
+        tokio::select! {
+            from = from.recv(), if line_open => match from {
+                Some(from) => call.from_line(from).await,
+                None => { line_open = false; call.apply(Input::Gone(Gone::Lost)).await; }
+            },
+            event = heard.recv(), if stt_open => match event {
+                Some(event) => call.heard(event).await,
+                None => stt_open = false,
+            },
+            Some(said) = said.recv() => call.said(said).await,
+            _ = beat.tick() => {
+                call.serve_leg().await;
+                beats += 1;
+                if beats % BEATS_PER_TICK == 0 {
+                    call.apply(Input::Tick).await;
+                }
+            }
+            () = &mut deadline => call.apply(Input::MaxDuration).await,
+            Ok(()) = cancel.changed() => {
+                let gone = cancel.borrow_and_update().unwrap_or(Gone::HungUp);
+                call.apply(Input::Gone(gone)).await;
+            }
+            Ok(()) = drained.changed() => call.apply(Input::Drain).await,
+        }
+    }
+    let _ = call.to.try_send(ToLine::HangUp); // a line that is gone needs none
+    drop(call);
+    let _ = reporter.await; // the call's last event is on disk before its place is free
+}
+
+struct Call {
+    conversation: Conversation,
+    replies: Replies,
+    started: Instant,
+    port: CallPort,
+    to: mpsc::Sender<ToLine>,
+    stt: Option<mpsc::Sender<SttInput>>,
+    ear: Ear,
+    reports: mpsc::Sender<(u64, CallEventKind)>,
+    ended: bool,
+    stuck: u32,
+    context: CallContext,
+}
+
+impl Call {
+    fn now(&self) -> MediaTime {
+        MediaTime(self.started.elapsed().as_millis() as u64)
+    }
+
+    async fn from_line(&mut self, from: FromLine) {
+        match from {
+            FromLine::Audio(packet) => {
+                if self.context.agent.feed == SttFeed::Line {
+                    self.feed(SttInput::Audio(Bytes::copy_from_slice(packet.payload())));
+                }
+                if self.port.packets.push(packet).is_err() {
+                    self.context.metrics.packets_dropped.add(1);
+                }
+            }
+            FromLine::Dtmf(digit) => self.command(Command::Dtmf(digit)),
+            FromLine::Mark(number) => self.command(Command::Mark(number)),
+            FromLine::Gone(gone) => self.apply(Input::Gone(gone)).await,
+        }
+    }
+
+    async fn heard(&mut self, event: SttEvent) {
+        self.observe(Observed::Transcript(event.clone()));
+        self.apply(Input::Stt(event)).await;
+    }
+
+    async fn said(&mut self, said: Said) {
+        let input = match said {
+            Said::Conversation(input) => Some(input),
+            Said::Sound { turn, attempt, event } => self.replies.sound(turn, attempt, event),
+        };
+        if let Some(input) = input {
+            self.apply(input).await;
+        }
+    }
+
+    /// The leg's rings, both ways.
+    async fn serve_leg(&mut self) {
+        while let Ok(event) = self.port.events.pop() {
+            self.observe(Observed::Leg(event));
+            self.context.metrics.leg(&event);
+            for input in self.ear.turn(&event) {
+                self.feed(input);
+            }
+            self.apply(Input::Leg(event)).await;
+        }
+        if let Some(ear) = &mut self.port.ear {
+            while let Ok(frame) = ear.pop() {
+                let bytes: Vec<u8> = frame.samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+                let Some(input) = self.ear.frame(Bytes::from(bytes)) else { continue };
+                if let Some(stt) = &self.stt {
+                    let _ = stt.try_send(input); // a stuck session loses sound, not the call
+                }
+            }
+        }
+        self.replies.hand_over(&mut self.port.speech);
+        while let Ok(item) = self.port.outgoing.peek().copied() {
+            match self.to.try_send(item) {
+                Ok(()) => self.stuck = 0,
+                Err(mpsc::error::TrySendError::Full(_)) => {
+                    self.stuck += 1;
+                    if self.stuck > LINE_STUCK_MAX {
+                        self.apply(Input::Gone(Gone::Lost)).await;
+                    }
+                    return;
+                }
+                Err(mpsc::error::TrySendError::Closed(_)) => {}
+            }
+            let _ = self.port.outgoing.pop();
+        }
+    }
+
+    async fn apply(&mut self, input: Input) {
+        let (now, mut actions) = (self.now(), Vec::new());
+        self.conversation.apply(now, input, &mut actions);
+        for action in actions {
+            self.carry_out(action).await;
+        }
+    }
+
+    async fn carry_out(&mut self, action: Action) {
+        let agent = Arc::clone(&self.context.agent);
+        match action {
+            Action::Command(command) => self.command(command),
+            Action::Finalize => self.feed(SttInput::Finalize),
+            Action::Ask { attempt, request } => self.replies.ask(attempt, request, &*agent.llm, agent.tts.rate_hz()),
+            Action::CancelBefore(turn) => self.replies.cancel_before(turn),
+            Action::Synthesize { turn, attempt, phrase, text } => {
+                self.observe(Observed::Phrase(text.clone()));
+                self.replies.synthesize(turn, attempt, phrase, text, &*agent.tts);
+            }
+            Action::EndReply { turn, attempt, phrases } => self.replies.end(turn, attempt, phrases),
+            Action::Release { turn, attempt } => self.replies.release(turn, attempt),
+            Action::Report(kind) => self.report(kind).await,
+            Action::Timing(timing) => {
+                self.context.metrics.timing(&timing);
+                tracing::debug!(session = self.context.session_id, ?timing, "turn");
+                self.observe(Observed::Timing(timing));
+            }
+            Action::End { reason } => {
+                tracing::info!(session = self.context.session_id, reason, "call ended");
+                self.context.metrics.ended(reason);
+                self.ended = true;
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        if self.port.commands.push(command).is_err() {
+            self.context.metrics.commands_dropped.add(1);
+            tracing::warn!(session = self.context.session_id, ?command, "the audio thread does not take commands: it is overloaded");
+        }
+    }
+
+    fn feed(&mut self, input: SttInput) {
+        let Some(stt) = &self.stt else { return };
+        match stt.try_send(input) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => self.context.metrics.stt_dropped.add(1),
+            Err(mpsc::error::TrySendError::Closed(_)) => self.stt = None, // its last event says why
+        }
+    }
+
+    fn observe(&self, observed: Observed) {
+        let _ = self.context.observed.send((self.context.session_id.clone(), observed)); // nobody watching is fine
+    }
+
+    async fn report(&mut self, kind: CallEventKind) {
+        if let CallEventKind::Utterance { speaker, text, stage, .. } = &kind {
+            tracing::info!(session = self.context.session_id, ?speaker, stage, text, "said");
+        }
+        if self.reports.send((unix_ms(), kind)).await.is_err() {
+            tracing::error!(session = self.context.session_id, "an event was lost: the event store has stopped");
+        }
+    }
+}
+
+/// Writes a call's events in order; ends when the call does.
+fn reporter(context: &CallContext) -> (mpsc::Sender<(u64, CallEventKind)>, tokio::task::JoinHandle<()>) {
+    let (reports, mut waiting) = mpsc::channel::<(u64, CallEventKind)>(REPORTS_MAX);
+    let (outbox, session_id, call_sid) = (context.outbox.clone(), context.session_id.clone(), context.call_sid.clone());
+    let task = tokio::spawn(async move {
+        let mut sequence = 0;
+        while let Some((at_unix_ms, kind)) = waiting.recv().await {
+            let event = CallEvent { session_id: session_id.clone(), call_sid: call_sid.clone(), at_unix_ms, sequence, kind };
+            outbox.record(event).await; // a refusal of the disk is logged there
+            sequence += 1;
+        }
+    });
+    (reports, task)
+}
+
+/// Decides what of the heard sound goes to a speech-to-text that wants utterances, not silence: from a little before the
+/// caller begins until the turn is over.
+#[derive(Default)]
+struct Ear {
+    open: bool,
+    before: std::collections::VecDeque<Bytes>,
+}
+
+impl Ear {
+    fn frame(&mut self, sound: Bytes) -> Option<SttInput> {
+        if self.open {
+            return Some(SttInput::Audio(sound));
+        }
+        if self.before.len() == PRE_ROLL_FRAMES {
+            self.before.pop_front();
+        }
+        self.before.push_back(sound);
+        None
+    }
+
+    /// Opens and closes with the caller's turn; the sound before its begin comes back.
+    fn turn(&mut self, event: &LegEvent) -> Vec<SttInput> {
+        match event {
+            LegEvent::SpeechStarted { .. } | LegEvent::Resumed { .. } | LegEvent::Held { .. } | LegEvent::Interrupted { .. } if !self.open => {
+                self.open = true;
+                self.before.drain(..).map(SttInput::Audio).collect()
+            }
+            LegEvent::TurnEnded { .. } | LegEvent::Unheld { .. } => {
+                self.open = false;
+                Vec::new()
+            }
+            _ => Vec::new(),
+        }
+    }
+}

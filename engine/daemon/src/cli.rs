@@ -1,0 +1,212 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use voiced_config::Settings;
+use voiced_events::outbox::{Entry, Store};
+use voiced_models_local::weights::FileState;
+use voiced_models_remote::descriptor::{Descriptor, Provider, Role};
+
+use crate::{agent, demo, dirs, serve};
+
+/// A voice engine that answers phones.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    /// Settings file (TOML); the environment overrides it key by key.
+    #[arg(long, global = true, env = "VOICED_CONFIG")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Answer calls until SIGTERM, then drain.
+    Serve,
+    /// A spoken dialogue on this machine: daemon and phone on loopback, offline models, no keys.
+    Demo(demo::DemoArgs),
+    /// Say everything that is wrong with the settings, at once.
+    Check,
+    /// Weights of the local models.
+    #[command(subcommand)]
+    Models(Models),
+    /// Events and their delivery.
+    #[command(subcommand)]
+    Events(Events),
+}
+
+#[derive(Subcommand)]
+enum Models {
+    /// Bring what is missing.
+    Fetch {
+        /// Only say what is missing and how to bring it here by hand.
+        #[arg(long)]
+        offline: bool,
+    },
+    /// Every file, its package, size and licence.
+    List,
+    /// Compare every file with its sha256.
+    Verify,
+}
+
+#[derive(Subcommand)]
+enum Events {
+    /// Deliveries, newest last; those not sent, or all.
+    List {
+        /// Those that were sent too.
+        #[arg(long)]
+        all: bool,
+        /// At most so many.
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+    },
+    /// One event and what became of it at each sink.
+    Show {
+        /// Its number, from `list`.
+        id: i64,
+    },
+    /// Owe parked events again: one, or all.
+    Retry {
+        /// Its number; without one, all.
+        id: Option<i64>,
+    },
+}
+
+/// Runs what the command line asks for.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("VOICED_LOG").unwrap_or_else(|_| {
+        let quiet = matches!(cli.command, Command::Demo(_) | Command::Models(_) | Command::Events(_) | Command::Check);
+        tracing_subscriber::EnvFilter::new(if quiet { "warn" } else { "info" })
+    });
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match carry_out(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("voiced: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn carry_out(cli: Cli) -> Result<ExitCode> {
+    let settings = match load(cli.config.as_deref()) {
+        Ok(settings) => settings,
+        Err(problems) => {
+            problems.iter().for_each(|problem| eprintln!("voiced: {problem}"));
+            eprintln!("voiced: {} problem(s) in the settings", problems.len());
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the async runtime does not start");
+    match cli.command {
+        Command::Serve => runtime()?.block_on(serve::until_stopped(settings))?,
+        Command::Demo(args) => return runtime()?.block_on(demo::run(settings, args)),
+        Command::Check => return Ok(check(&settings)),
+        Command::Models(models) => return runtime()?.block_on(self::models(&settings, models)),
+        Command::Events(events) => self::events(&settings, &events)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn load(path: Option<&std::path::Path>) -> Result<Settings, Vec<String>> {
+    let text = path.map(|path| std::fs::read_to_string(path).map_err(|error| vec![format!("{}: {error}", path.display())])).transpose()?;
+    let name = path.map(|path| path.display().to_string()).unwrap_or_default();
+    // a variable that is not UTF-8 is none of ours
+    let environment = std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
+    voiced_config::load(text.as_deref().map(|text| (name.as_str(), text)), environment).map_err(|problems| problems.iter().map(ToString::to_string).collect())
+}
+
+/// What the settings' own checks cannot know: whether providers, keys, script and weights fit.
+fn check(settings: &Settings) -> ExitCode {
+    let mut problems = Vec::new();
+    let roles = [(Role::Stt, &settings.agent.stt), (Role::Llm, &settings.agent.llm), (Role::Tts, &settings.agent.tts)];
+    for (role, text) in roles {
+        match Descriptor::parse(role, text) {
+            Err(error) => problems.push(format!("agent.{error}")),
+            Ok(named) => problems.extend(missing_key(settings, &named, text)),
+        }
+    }
+    problems.extend(agent::script(settings).err().map(|error| format!("{error:#}")));
+    let weights = dirs::weights(&settings.storage);
+    let missing = weights.verify().iter().filter(|file| file.state != FileState::Good).count();
+    if missing > 0 {
+        problems.push(format!("{missing} weight files are missing or wrong in {}: run `voiced models fetch`", weights.dir().display()));
+    }
+    problems.iter().for_each(|problem| eprintln!("voiced: {problem}"));
+    if settings.twilio.auth_token.is_empty() {
+        eprintln!("voiced: note: TWILIO_AUTH_TOKEN is not set, so every Twilio request will be refused");
+    }
+    if problems.is_empty() {
+        println!("settings are good");
+        return ExitCode::SUCCESS;
+    }
+    ExitCode::FAILURE
+}
+
+fn missing_key(settings: &Settings, named: &Descriptor, text: &str) -> Option<String> {
+    let (provider, variable) = match named.provider {
+        Provider::Local => return None,
+        Provider::Deepgram => (&settings.providers.deepgram, "DEEPGRAM_API_KEY"),
+        Provider::OpenAi => (&settings.providers.openai, "OPENAI_API_KEY"),
+        Provider::Cartesia => (&settings.providers.cartesia, "CARTESIA_API_KEY"),
+    };
+    (provider.api_key.is_empty() && provider.base_url.is_empty()).then(|| format!("{text} needs {variable}"))
+}
+
+async fn models(settings: &Settings, command: Models) -> Result<ExitCode> {
+    let weights = dirs::weights(&settings.storage);
+    match command {
+        Models::Fetch { offline } => println!("{} in {}", weights.fetch(None, offline).await?, weights.dir().display()),
+        Models::List => {
+            for (package, file) in weights.list() {
+                println!("{:<36} {:>6.1} MB  {:<28} {:<14} {}", file.name, file.bytes as f64 / 1e6, package.requirement(), package.licence, file.purpose);
+            }
+        }
+        Models::Verify => {
+            let mut code = ExitCode::SUCCESS;
+            for file in weights.verify() {
+                let state = match file.state {
+                    FileState::Good => "good".to_owned(),
+                    FileState::Missing => "missing".to_owned(),
+                    FileState::Differs { sha256 } => format!("differs: sha256 {sha256}"),
+                    FileState::Unreadable { reason } => format!("unreadable: {reason}"),
+                };
+                if state != "good" {
+                    code = ExitCode::FAILURE;
+                }
+                println!("{:<36} {state}", file.name);
+            }
+            return Ok(code);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn events(settings: &Settings, command: &Events) -> Result<()> {
+    let file = dirs::state(&settings.storage).join("events.db");
+    if !file.exists() {
+        bail!("no events yet: {} does not exist (storage.state_dir)", file.display());
+    }
+    let mut store = Store::open(&file, &[])?;
+    match command {
+        Events::List { all, limit } => store.list(!all, *limit)?.iter().for_each(line),
+        Events::Show { id } => {
+            let entries = store.show(*id)?;
+            let first = entries.first().with_context(|| format!("no event {id}: see `voiced events list --all`"))?;
+            println!("{}", serde_json::to_string_pretty(&first.event)?);
+            entries.iter().for_each(line);
+        }
+        Events::Retry { id } => println!("{} event(s) will be delivered again", store.retry(*id)?),
+    }
+    Ok(())
+}
+
+fn line(entry: &Entry) {
+    let Entry { id, event, sink, state, attempts, reason } = entry;
+    println!("{id:>8}  {:<40} #{:<4} {sink:<8} {state:?} after {attempts} tries  {}", event.session_id, event.sequence, reason.as_deref().unwrap_or(""));
+}

@@ -1,0 +1,19 @@
+//! The `voiced` daemon: settings → build → serve → drain.
+
+mod agent;
+mod call;
+mod cli;
+mod demo;
+mod dirs;
+mod local;
+mod metrics;
+mod notify;
+mod replies;
+mod serve;
+mod sessions;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run()
+}

@@ -1,0 +1,153 @@
+//! What `/metrics` tells. The audio threads' meters are read when asked for; the rim's own counts are kept here.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+use voiced_core::conversation::TurnTiming;
+use voiced_core::leg::LegEvent;
+use voiced_rt::{MeterReading, TICK_BUCKETS_US};
+
+/// Upper bounds of the stage histograms, in ms: fine around what callers feel as quick.
+const STAGE_BUCKETS_MS: [u32; 14] = [50, 100, 150, 200, 250, 300, 400, 500, 600, 700, 1_000, 1_500, 2_000, 5_000];
+
+/// A count that only grows.
+#[derive(Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+}
+
+#[derive(Default)]
+struct Histogram {
+    buckets: [AtomicU64; STAGE_BUCKETS_MS.len() + 1],
+    sum_ms: AtomicU64,
+}
+
+impl Histogram {
+    fn observe(&self, ms: u32) {
+        let bucket = STAGE_BUCKETS_MS.iter().position(|&bound| ms <= bound).unwrap_or(STAGE_BUCKETS_MS.len());
+        self.buckets[bucket].fetch_add(1, Relaxed);
+        self.sum_ms.fetch_add(u64::from(ms), Relaxed);
+    }
+}
+
+/// The rim's counts.
+#[derive(Default)]
+pub struct Metrics {
+    pub calls_taken: Counter,
+    pub calls_refused: Counter,
+    pub packets_dropped: Counter,
+    pub commands_dropped: Counter,
+    pub stt_dropped: Counter,
+    held: Counter,
+    unheld: Counter,
+    interrupted: Counter,
+    stages: [Histogram; 6],
+    hold: Histogram,
+    ended: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+const STAGES: [&str; 6] = ["turn_end", "transcript", "llm_first_token", "first_phrase", "tts_first_sound", "reply"];
+
+impl Metrics {
+    /// Counts what a leg did.
+    pub fn leg(&self, event: &LegEvent) {
+        match event {
+            LegEvent::Held { at, cleared_at, .. } => {
+                self.held.add(1);
+                self.hold.observe(cleared_at.since(*at) as u32);
+            }
+            LegEvent::Unheld { .. } => self.unheld.add(1),
+            LegEvent::Interrupted { .. } => self.interrupted.add(1),
+            _ => {}
+        }
+    }
+
+    /// Counts an answered turn's steps.
+    pub fn timing(&self, timing: &TurnTiming) {
+        let steps = [timing.ended_ms, timing.transcript_ms, timing.llm_ms, timing.phrase_ms, timing.tts_ms, timing.reply_ms];
+        for (histogram, ms) in self.stages.iter().zip(steps) {
+            if let Some(ms) = ms {
+                histogram.observe(ms);
+            }
+        }
+    }
+
+    /// Counts an ended call.
+    pub fn ended(&self, reason: &'static str) {
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
+    }
+
+    /// Prometheus' text form.
+    pub fn render(&self, threads: &[MeterReading], backlog: &BTreeMap<String, (u64, u64)>, twilio: &[(&'static str, u64)]) -> String {
+        let mut out = String::new();
+        let rim = [
+            ("calls_taken_total", "Calls taken.", &self.calls_taken),
+            ("calls_refused_total", "Calls refused for want of a place.", &self.calls_refused),
+            ("packets_dropped_total", "Caller's packets that the audio thread had no room for.", &self.packets_dropped),
+            ("commands_dropped_total", "Commands that the audio thread had no room for.", &self.commands_dropped),
+            ("stt_dropped_total", "Pieces of sound that speech to text had no room for.", &self.stt_dropped),
+            ("held_total", "Agent's speech held because the caller spoke over it.", &self.held),
+            ("unheld_total", "Held speech that went on: a backchannel or noise.", &self.unheld),
+            ("interrupted_total", "Held speech that was cut: an interruption.", &self.interrupted),
+        ];
+        for (name, help, counter) in rim {
+            single(&mut out, name, "counter", help, &counter.0.load(Relaxed).to_string());
+        }
+        let mut family = |name: &str, kind: &str, help: &str, rows: Vec<(String, u64)>| {
+            let _ = writeln!(out, "# HELP voiced_{name} {help}\n# TYPE voiced_{name} {kind}");
+            for (labels, value) in rows {
+                let _ = writeln!(out, "voiced_{name}{{{labels}}} {value}");
+            }
+        };
+        let by_thread = |read: fn(&MeterReading) -> u64| threads.iter().enumerate().map(|(i, meter)| (format!("thread=\"{i}\""), read(meter))).collect();
+        family("calls", "gauge", "Calls now.", by_thread(|meter| meter.calls as u64));
+        family("ticks_total", "counter", "Ticks run.", by_thread(|meter| meter.ticks));
+        family("tick_busy_us_total", "counter", "Time spent in ticks, µs.", by_thread(|meter| meter.busy_us));
+        family("tick_overruns_total", "counter", "Ticks that took longer than 10 ms.", by_thread(|meter| meter.overruns));
+        family("ticks_skipped_total", "counter", "Ticks left out to catch up.", by_thread(|meter| meter.skipped));
+        family("rings_full_total", "counter", "Drops at a full ring towards the rim.", by_thread(|meter| meter.rings_full));
+        family("turn_asks_dropped_total", "counter", "End-of-turn questions not asked: the judge was behind.", by_thread(|meter| meter.asks_dropped));
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        family("calls_ended_total", "counter", "Calls ended, by reason.", ended.iter().map(|(reason, n)| (format!("reason=\"{reason}\""), *n)).collect());
+        family("outbox_pending", "gauge", "Events owed to a sink.", backlog.iter().map(|(sink, n)| (format!("sink=\"{sink}\""), n.0)).collect());
+        family("outbox_parked", "gauge", "Events that a sink refused.", backlog.iter().map(|(sink, n)| (format!("sink=\"{sink}\""), n.1)).collect());
+        family("twilio_total", "counter", "Twilio transport counts.", twilio.iter().map(|(what, n)| (format!("what=\"{what}\""), *n)).collect());
+        ticks(&mut out, threads);
+        let stages = STAGES.iter().copied().zip(&self.stages).chain([("barge_in_hold", &self.hold)]);
+        let _ =
+            writeln!(out, "# HELP voiced_stage_ms From the caller's last speech frame (barge_in_hold: first) to each step.\n# TYPE voiced_stage_ms histogram");
+        for (stage, histogram) in stages {
+            let rows = STAGE_BUCKETS_MS.iter().map(ToString::to_string).zip(histogram.buckets.iter().map(|n| n.load(Relaxed)));
+            let all = histogram.buckets.iter().map(|n| n.load(Relaxed)).sum();
+            buckets(&mut out, "stage_ms", &format!("stage=\"{stage}\""), rows, all, histogram.sum_ms.load(Relaxed));
+        }
+        out
+    }
+}
+
+fn ticks(out: &mut String, threads: &[MeterReading]) {
+    let _ = writeln!(out, "# HELP voiced_tick_us Time of one tick over all calls of a thread.\n# TYPE voiced_tick_us histogram");
+    for (number, meter) in threads.iter().enumerate() {
+        let rows = TICK_BUCKETS_US.iter().map(ToString::to_string).zip(meter.histogram);
+        buckets(out, "tick_us", &format!("thread=\"{number}\""), rows, meter.histogram.iter().sum(), meter.busy_us);
+    }
+}
+
+fn buckets(out: &mut String, name: &str, labels: &str, rows: impl Iterator<Item = (String, u64)>, all: u64, sum: u64) {
+    let mut below = 0;
+    for (bound, n) in rows {
+        below += n;
+        let _ = writeln!(out, "voiced_{name}_bucket{{{labels},le=\"{bound}\"}} {below}");
+    }
+    let _ = writeln!(out, "voiced_{name}_bucket{{{labels},le=\"+Inf\"}} {all}\nvoiced_{name}_sum{{{labels}}} {sum}\nvoiced_{name}_count{{{labels}}} {all}");
+}
+
+fn single(out: &mut String, name: &str, kind: &str, help: &str, value: &str) {
+    let _ = writeln!(out, "# HELP voiced_{name} {help}\n# TYPE voiced_{name} {kind}\nvoiced_{name} {value}");
+}

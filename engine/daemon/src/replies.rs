@@ -1,0 +1,208 @@
+//! Replies under way: for each turn at most one attempt, with its language model and voice sessions. Sound is kept here,
+//! resampled and cut into chunks, until the conversation releases it to the leg; dropping a reply cancels its providers.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use rtrb::Producer;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use voiced_core::conversation::{Input, Spoken};
+use voiced_core::frame::Rate;
+use voiced_core::id::TurnId;
+use voiced_core::leg::{ChunkEnd, SpeechChunk};
+use voiced_core::model::{LlmRequest, TtsEvent};
+use voiced_core::resample::Resampler;
+use voiced_models_remote::llm::Llm;
+use voiced_models_remote::tts::{Tts, TtsInput, TtsSession};
+
+/// Turns with a reply under way: the one being heard, the guess after it, and one more while they change over.
+const REPLIES_MAX: usize = 4;
+/// Chunks kept for one reply: two minutes of speech, longer than anyone listens.
+const CHUNKS_MAX: usize = 6_000;
+
+/// What a provider said of a reply.
+pub enum Said {
+    Conversation(Input),
+    Sound { turn: TurnId, attempt: u32, event: TtsEvent },
+}
+
+struct Reply {
+    attempt: u32,
+    tasks: Vec<AbortHandle>,
+    voice: Option<mpsc::Sender<TtsInput>>,
+    resampler: Resampler,
+    pending: Vec<i16>,
+    chunks: VecDeque<SpeechChunk>,
+    released: bool,
+    phrases: Option<u32>,
+    phrases_done: u32,
+    complete: bool,
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// All replies of one call.
+pub struct Replies {
+    rate: Rate,
+    replies: BTreeMap<TurnId, Reply>,
+    said: mpsc::Sender<Said>,
+}
+
+impl Replies {
+    /// For a leg of this rate; what providers say goes to `said`.
+    pub fn new(rate: Rate, said: mpsc::Sender<Said>) -> Self {
+        Self { rate, replies: BTreeMap::new(), said }
+    }
+
+    /// Starts an attempt; an older one of the same turn is void.
+    pub fn ask(&mut self, attempt: u32, request: LlmRequest, llm: &dyn Llm, tts_rate_hz: u32) {
+        let turn = request.turn;
+        let reply = self.start(turn, attempt, tts_rate_hz);
+        let mut events = llm.ask(request);
+        let said = self.said.clone();
+        let task = tokio::spawn(async move {
+            while let Some(event) = events.recv().await {
+                if said.send(Said::Conversation(Input::Llm { turn, attempt, event })).await.is_err() {
+                    return;
+                }
+            }
+        });
+        if let Some(reply) = self.replies.get_mut(&reply) {
+            reply.tasks.push(task.abort_handle());
+        }
+    }
+
+    /// Has a phrase spoken.
+    pub fn synthesize(&mut self, turn: TurnId, attempt: u32, phrase: u32, text: String, tts: &dyn Tts) {
+        let turn = match self.replies.get(&turn) {
+            Some(reply) if reply.attempt == attempt => turn,
+            // a greeting or a prompt is spoken without asking a language model
+            _ => self.start(turn, attempt, tts.rate_hz()),
+        };
+        let said = self.said.clone();
+        let Some(reply) = self.replies.get_mut(&turn) else { return };
+        if reply.voice.is_none() {
+            let TtsSession { input, mut events } = tts.open();
+            let task = tokio::spawn(async move {
+                while let Some(event) = events.recv().await {
+                    if said.send(Said::Sound { turn, attempt, event }).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            reply.tasks.push(task.abort_handle());
+            reply.voice = Some(input);
+        }
+        if let Some(voice) = &reply.voice
+            && voice.try_send(TtsInput::Phrase { phrase, text }).is_err()
+        {
+            tracing::warn!(?turn, phrase, "the voice takes no more phrases of this reply");
+        }
+    }
+
+    /// Takes sound in; what the conversation must know of it comes back.
+    pub fn sound(&mut self, turn: TurnId, attempt: u32, event: TtsEvent) -> Option<Input> {
+        let frame = self.rate.frame_len() * 2;
+        let hz = u64::from(self.rate.hz());
+        let reply = self.replies.get_mut(&turn).filter(|reply| reply.attempt == attempt)?;
+        let event = match event {
+            TtsEvent::Audio { phrase, samples } => {
+                let before = reply.pending.len();
+                reply.resampler.process_i16(&samples, &mut reply.pending);
+                let ms = (reply.pending.len() - before) as u64 * 1_000 / hz;
+                let whole = reply.pending.len() / frame * frame;
+                let mut sound = std::mem::take(&mut reply.pending);
+                for piece in sound[..whole].chunks(frame) {
+                    reply.keep(SpeechChunk::new(turn, phrase, ChunkEnd::Nothing, piece));
+                }
+                sound.drain(..whole);
+                reply.pending = sound;
+                Spoken::Audio { phrase, ms: ms as u32 }
+            }
+            TtsEvent::PhraseDone(phrase) => {
+                let rest = std::mem::take(&mut reply.pending);
+                reply.keep(SpeechChunk::new(turn, phrase, ChunkEnd::Phrase, &rest));
+                reply.phrases_done = phrase + 1;
+                reply.finish(turn);
+                Spoken::PhraseDone(phrase)
+            }
+            TtsEvent::Failed(reason) => Spoken::Failed(reason),
+        };
+        Some(Input::Tts { turn, attempt, event })
+    }
+
+    /// The reply has so many phrases and no more.
+    pub fn end(&mut self, turn: TurnId, attempt: u32, phrases: u32) {
+        let Some(reply) = self.replies.get_mut(&turn).filter(|reply| reply.attempt == attempt) else { return };
+        if let Some(voice) = &reply.voice {
+            let _ = voice.try_send(TtsInput::End); // a voice that is gone needs no end
+        }
+        reply.phrases = Some(phrases);
+        reply.finish(turn);
+    }
+
+    /// What was kept of the reply, and all that follows, may go to the leg.
+    pub fn release(&mut self, turn: TurnId, attempt: u32) {
+        if let Some(reply) = self.replies.get_mut(&turn).filter(|reply| reply.attempt == attempt) {
+            reply.released = true;
+        }
+    }
+
+    /// Cancels everything older.
+    pub fn cancel_before(&mut self, turn: TurnId) {
+        self.replies = self.replies.split_off(&turn);
+    }
+
+    /// Hands the leg as much released sound as its ring takes.
+    pub fn hand_over(&mut self, speech: &mut Producer<SpeechChunk>) {
+        for reply in self.replies.values_mut().filter(|reply| reply.released) {
+            while !speech.is_full()
+                && let Some(chunk) = reply.chunks.pop_front()
+            {
+                let _ = speech.push(chunk); // room was just seen, and only we push
+            }
+        }
+        self.replies.retain(|_, reply| !(reply.released && reply.complete && reply.chunks.is_empty()));
+    }
+
+    fn start(&mut self, turn: TurnId, attempt: u32, tts_rate_hz: u32) -> TurnId {
+        let reply = Reply {
+            attempt,
+            tasks: Vec::new(),
+            voice: None,
+            resampler: Resampler::new(tts_rate_hz, self.rate.hz()),
+            pending: Vec::new(),
+            chunks: VecDeque::new(),
+            released: false,
+            phrases: None,
+            phrases_done: 0,
+            complete: false,
+        };
+        self.replies.insert(turn, reply);
+        while self.replies.len() > REPLIES_MAX {
+            self.replies.pop_first();
+        }
+        turn
+    }
+}
+
+impl Reply {
+    fn keep(&mut self, chunk: SpeechChunk) {
+        if self.chunks.len() < CHUNKS_MAX {
+            self.chunks.push_back(chunk);
+        }
+    }
+
+    fn finish(&mut self, turn: TurnId) {
+        if !self.complete && self.phrases.is_some_and(|phrases| self.phrases_done >= phrases) {
+            self.complete = true;
+            self.chunks.push_back(SpeechChunk::new(turn, self.phrases_done.saturating_sub(1), ChunkEnd::Reply, &[]));
+        }
+    }
+}

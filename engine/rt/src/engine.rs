@@ -1,0 +1,134 @@
+//! Starts the audio threads and spreads calls over them.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use voiced_core::model::{Denoise, TurnFeatures, TurnJudge, VoiceActivity};
+
+use crate::deadline::Beat;
+use crate::meter::{Meter, MeterReading};
+use crate::port::{CallPort, PortSettings};
+use crate::realtime;
+use crate::worker::{Worker, WorkerLink};
+
+/// How the audio threads run.
+#[derive(Clone, Debug)]
+pub struct EngineSettings {
+    /// Audio threads, one per core given to audio.
+    pub threads: usize,
+    /// Calls that one thread takes at most.
+    pub calls_per_thread: usize,
+    /// SCHED_FIFO priority 1..=99, if any.
+    pub realtime_priority: Option<u8>,
+    /// Pin thread n to core n.
+    pub pin_cores: bool,
+    /// Lock the process in memory.
+    pub lock_memory: bool,
+}
+
+/// The models of one audio thread.
+pub struct ThreadModels {
+    /// Noise cancellation, for calls that ask for it.
+    pub denoise: Option<Box<dyn Denoise>>,
+    /// Voice activity.
+    pub vad: Box<dyn VoiceActivity>,
+    /// End of turn: features on the tick, judge beside it.
+    pub end_of_turn: Option<(Box<dyn TurnFeatures>, Box<dyn TurnJudge>)>,
+}
+
+/// Why a call was not admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AdmitError {
+    /// Every thread has its limit of calls.
+    #[error("all {limit} places for calls are taken (engine.threads × engine.calls_per_thread)")]
+    Full {
+        /// Places in all.
+        limit: usize,
+    },
+}
+
+/// The running audio threads; dropping it stops them.
+pub struct Engine {
+    // locked by the rim only, for the moment of an admission; the audio threads never see it
+    links: Mutex<Vec<WorkerLink>>,
+    meters: Vec<Arc<Meter>>,
+    limit: usize,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Engine {
+    /// Starts the threads; `models` is asked once for each with the number of slots.
+    pub fn start<E>(settings: &EngineSettings, mut models: impl FnMut(usize) -> Result<ThreadModels, E>) -> Result<Self, E> {
+        if settings.lock_memory {
+            realtime::lock_memory();
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let (mut links, mut threads) = (Vec::new(), Vec::new());
+        for number in 0..settings.threads {
+            let (worker, link, judge) = Worker::new(settings.calls_per_thread, models(settings.calls_per_thread)?);
+            let meter = Arc::clone(link.meter());
+            let (stopped, priority) = (Arc::clone(&stop), settings.realtime_priority);
+            let core = settings.pin_cores.then_some(number);
+            threads.push(spawn(format!("audio-{number}"), move || {
+                realtime::apply(priority, core);
+                run(worker, &meter, &stopped);
+            }));
+            let stopped = Arc::clone(&stop);
+            threads.push(spawn(format!("judge-{number}"), move || judge.run(&stopped)));
+            links.push(link);
+        }
+        let meters = links.iter().map(|link| Arc::clone(link.meter())).collect();
+        Ok(Self { links: Mutex::new(links), meters, limit: settings.threads * settings.calls_per_thread, stop, threads })
+    }
+
+    /// Admits a call to the thread with the fewest.
+    pub fn admit(&self, settings: PortSettings) -> Result<CallPort, AdmitError> {
+        let mut links = self.links.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        links.sort_by_key(|link| link.meter().read().calls);
+        links.iter_mut().find_map(|link| link.admit(settings)).ok_or(AdmitError::Full { limit: self.limit })
+    }
+
+    /// Places for calls in all.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Calls now.
+    pub fn calls(&self) -> usize {
+        self.meters.iter().map(|meter| meter.read().calls).sum()
+    }
+
+    /// A reading of each thread's meters.
+    pub fn meters(&self) -> Vec<MeterReading> {
+        self.meters.iter().map(|meter| meter.read()).collect()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join(); // a panic there was already printed
+        }
+    }
+}
+
+fn run(mut worker: Worker, meter: &Meter, stop: &AtomicBool) {
+    let mut beat = Beat::new();
+    while !stop.load(Ordering::Relaxed) {
+        let (tick, skipped) = beat.wait();
+        if skipped > 0 {
+            meter.skip(skipped);
+        }
+        let begun = Instant::now();
+        worker.run_once(tick);
+        meter.tick(begun.elapsed());
+    }
+}
+
+fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> JoinHandle<()> {
+    std::thread::Builder::new().name(name).spawn(body).expect("the system refuses a thread at start-up")
+}

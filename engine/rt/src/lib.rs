@@ -1,0 +1,20 @@
+//! The audio threads. Each owns a fixed number of slots, one call in each, and is woken every 10 ms to run
+//! [`Worker::run_once`] over all of them: the tick. On the tick nothing allocates, locks, logs or awaits.
+//!
+//! The rim meets a call in a [`CallPort`]: bounded single-producer single-consumer rings, one for each kind of thing
+//! that crosses. Dropping the port retires the call. Slow end-of-turn inference runs on a judge thread beside each
+//! audio thread and comes back as an input of a later tick.
+
+mod deadline;
+mod engine;
+mod judge;
+mod meter;
+mod port;
+mod realtime;
+mod worker;
+
+pub use engine::{AdmitError, Engine, EngineSettings, ThreadModels};
+pub use judge::Judge;
+pub use meter::{Meter, MeterReading, TICK_BUCKETS_US};
+pub use port::{CallPort, PortSettings};
+pub use worker::{Worker, WorkerLink};

@@ -1,0 +1,89 @@
+//! Meters that the audio thread writes and anyone reads: plain relaxed atomics, one writer.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+/// Upper bounds of the tick-time histogram, µs; the last bucket takes the rest. 10 000 is the deadline.
+pub const TICK_BUCKETS_US: [u64; 12] = [50, 100, 200, 500, 1_000, 2_000, 3_000, 5_000, 7_000, 10_000, 20_000, 50_000];
+
+/// One audio thread's meters.
+#[derive(Debug, Default)]
+pub struct Meter {
+    calls: AtomicUsize,
+    ticks: AtomicU64,
+    busy_us: AtomicU64,
+    overruns: AtomicU64,
+    skipped: AtomicU64,
+    rings_full: AtomicU64,
+    asks_dropped: AtomicU64,
+    histogram: [AtomicU64; TICK_BUCKETS_US.len() + 1],
+}
+
+/// A reading of a [`Meter`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MeterReading {
+    /// Calls in slots now, admitted ones not yet taken in included.
+    pub calls: usize,
+    /// Ticks run.
+    pub ticks: u64,
+    /// Time spent in ticks, µs.
+    pub busy_us: u64,
+    /// Ticks whose work took longer than the tick.
+    pub overruns: u64,
+    /// Ticks left out because the thread was too far behind to catch up.
+    pub skipped: u64,
+    /// Things that found a ring to the rim full and were dropped.
+    pub rings_full: u64,
+    /// End-of-turn questions not asked because the judge was behind.
+    pub asks_dropped: u64,
+    /// Ticks by time, see [`TICK_BUCKETS_US`].
+    pub histogram: [u64; TICK_BUCKETS_US.len() + 1],
+}
+
+impl Meter {
+    /// All meters at one moment (each is exact, together they are near).
+    pub fn read(&self) -> MeterReading {
+        MeterReading {
+            calls: self.calls.load(Relaxed),
+            ticks: self.ticks.load(Relaxed),
+            busy_us: self.busy_us.load(Relaxed),
+            overruns: self.overruns.load(Relaxed),
+            skipped: self.skipped.load(Relaxed),
+            rings_full: self.rings_full.load(Relaxed),
+            asks_dropped: self.asks_dropped.load(Relaxed),
+            histogram: std::array::from_fn(|i| self.histogram[i].load(Relaxed)),
+        }
+    }
+
+    /// Takes a place for one more call, unless `limit` are there.
+    pub(crate) fn reserve(&self, limit: usize) -> bool {
+        self.calls.fetch_update(Relaxed, Relaxed, |n| (n < limit).then_some(n + 1)).is_ok()
+    }
+
+    pub(crate) fn retire(&self) {
+        self.calls.fetch_sub(1, Relaxed);
+    }
+
+    pub(crate) fn tick(&self, took: Duration) {
+        let us = took.as_micros() as u64;
+        self.ticks.fetch_add(1, Relaxed);
+        self.busy_us.fetch_add(us, Relaxed);
+        if us > 10_000 {
+            self.overruns.fetch_add(1, Relaxed);
+        }
+        let bucket = TICK_BUCKETS_US.iter().position(|&bound| us <= bound).unwrap_or(TICK_BUCKETS_US.len());
+        self.histogram[bucket].fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn skip(&self, ticks: u64) {
+        self.skipped.fetch_add(ticks, Relaxed);
+    }
+
+    pub(crate) fn ring_full(&self) {
+        self.rings_full.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn ask_dropped(&self) {
+        self.asks_dropped.fetch_add(1, Relaxed);
+    }
+}

@@ -1,0 +1,76 @@
+//! The crossing between the rim and one call on its audio thread: a bundle of bounded rings, made by the rim (which may
+//! allocate) and moved whole into a slot. Each ring's length is a time or a count that the other side can fall behind.
+
+use rtrb::{Consumer, Producer, RingBuffer};
+use voiced_core::leg::{Command, EarFrame, LegEvent, LegSettings, SpeechChunk};
+use voiced_core::line::ToLine;
+use voiced_core::packet::Packet;
+
+/// Caller's packets: 64 × 20 ms, more than a second of burst after a stall of the socket.
+const PACKETS_MAX: usize = 64;
+/// Agent's speech: 32 × 20 ms; the leg's own playout buffer holds the seconds.
+const SPEECH_MAX: usize = 32;
+/// Commands: a handful per turn; marks come at most every 20 ms.
+const COMMANDS_MAX: usize = 64;
+/// To the line: a full lead burst plus a second of packets and marks.
+const OUTGOING_MAX: usize = 96;
+/// Events: a handful per turn.
+const EVENTS_MAX: usize = 64;
+/// Heard frames: 1.28 s for a rim that is late.
+const EAR_MAX: usize = 128;
+
+/// What is fixed when a call is admitted.
+#[derive(Clone, Copy, Debug)]
+pub struct PortSettings {
+    /// The leg's settings.
+    pub leg: LegSettings,
+    /// Hand out what the leg hears ([`CallPort::ear`]).
+    pub ear: bool,
+}
+
+/// The rim's end of a call. Dropping it retires the call.
+pub struct CallPort {
+    /// Caller's packets in.
+    pub packets: Producer<Packet>,
+    /// Agent's speech in, at the leg's rate.
+    pub speech: Producer<SpeechChunk>,
+    /// Commands in.
+    pub commands: Producer<Command>,
+    /// What the line must be sent.
+    pub outgoing: Consumer<ToLine>,
+    /// What happened.
+    pub events: Consumer<LegEvent>,
+    /// What the leg heard, when asked for.
+    pub ear: Option<Consumer<EarFrame>>,
+}
+
+/// The audio thread's end of a call.
+pub(crate) struct SlotPort {
+    pub(crate) packets: Consumer<Packet>,
+    pub(crate) speech: Consumer<SpeechChunk>,
+    pub(crate) commands: Consumer<Command>,
+    pub(crate) outgoing: Producer<ToLine>,
+    pub(crate) events: Producer<LegEvent>,
+    pub(crate) ear: Option<Producer<EarFrame>>,
+}
+
+impl SlotPort {
+    /// The rim has dropped its end and everything it said was taken.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.commands.is_abandoned()
+    }
+}
+
+/// Makes both ends.
+pub(crate) fn open(ear: bool) -> (CallPort, SlotPort) {
+    let (packets_in, packets) = RingBuffer::new(PACKETS_MAX);
+    let (speech_in, speech) = RingBuffer::new(SPEECH_MAX);
+    let (commands_in, commands) = RingBuffer::new(COMMANDS_MAX);
+    let (outgoing, outgoing_out) = RingBuffer::new(OUTGOING_MAX);
+    let (events, events_out) = RingBuffer::new(EVENTS_MAX);
+    let (ear, ear_out) = if ear { Some(RingBuffer::new(EAR_MAX)).unzip() } else { (None, None) };
+    (
+        CallPort { packets: packets_in, speech: speech_in, commands: commands_in, outgoing: outgoing_out, events: events_out, ear: ear_out },
+        SlotPort { packets, speech, commands, outgoing, events, ear },
+    )
+}

@@ -1,0 +1,298 @@
+//! One audio thread's work: the tick over all of its calls.
+
+use std::sync::Arc;
+
+use rtrb::{Consumer, Producer, RingBuffer};
+use voiced_core::call::{Leg, TurnAsk, Verdict};
+use voiced_core::frame::{HEARD_LEN, HeardFrame};
+use voiced_core::leg::{EarFrame, LegSettings};
+use voiced_core::model::{Denoise, TurnFeatures, TurnJudge, VAD_WINDOW, VoiceActivity};
+use voiced_core::time::{MediaTime, TICK_MS, Tick};
+
+use crate::engine::ThreadModels;
+use crate::judge::{self, Ask, Judge, JudgeLink};
+use crate::meter::Meter;
+use crate::port::{self, CallPort, PortSettings, SlotPort};
+
+/// Room that a leg's playout must have before a chunk is taken from the ring, ms: one chunk.
+const CHUNK_MS: u32 = 20;
+
+struct Slot {
+    leg: Leg,
+    settings: LegSettings,
+    port: Option<SlotPort>,
+    /// Counts the calls of this slot: an answer for an earlier one is not this one's.
+    call: u64,
+    since: Tick,
+    verdict: Option<Verdict>,
+    probability: Option<f32>,
+}
+
+/// A call on its way to its slot.
+struct Admission {
+    settings: LegSettings,
+    port: SlotPort,
+}
+
+/// The rim's end of a worker: admits calls to it.
+pub struct WorkerLink {
+    admissions: Producer<Admission>,
+    meter: Arc<Meter>,
+    limit: usize,
+}
+
+impl WorkerLink {
+    /// Admits a call; `None` when the worker has its limit of calls.
+    pub fn admit(&mut self, settings: PortSettings) -> Option<CallPort> {
+        if !self.meter.reserve(self.limit) {
+            return None;
+        }
+        let (rim, slot) = port::open(settings.ear);
+        // the ring has a place for each slot and the meter has counted this one
+        self.admissions.push(Admission { settings: settings.leg, port: slot }).ok()?;
+        Some(rim)
+    }
+
+    /// The worker's meters.
+    pub fn meter(&self) -> &Arc<Meter> {
+        &self.meter
+    }
+}
+
+/// All calls of one audio thread.
+pub struct Worker {
+    slots: Vec<Slot>,
+    live: Vec<usize>,
+    free: Vec<usize>,
+    admissions: Consumer<Admission>,
+    judge: JudgeLink,
+    denoise: Option<Box<dyn Denoise>>,
+    vad: Box<dyn VoiceActivity>,
+    features: Option<Box<dyn TurnFeatures>>,
+    meter: Arc<Meter>,
+    raw: Vec<HeardFrame>,
+    cleaned: Vec<HeardFrame>,
+    batch_slots: Vec<usize>,
+    batch_frames: Vec<HeardFrame>,
+    windows: Vec<[f32; VAD_WINDOW]>,
+    probabilities: Vec<f32>,
+}
+
+impl Worker {
+    /// Allocates everything that `limit` calls will ever need.
+    pub fn new(limit: usize, models: ThreadModels) -> (Self, WorkerLink, Judge) {
+        let meter = Arc::new(Meter::default());
+        let (admissions_in, admissions) = RingBuffer::new(limit.max(1));
+        let (features, judge_model): (_, Option<Box<dyn TurnJudge>>) = models.end_of_turn.unzip();
+        let (judge_link, judge) = judge::open(judge_model, limit);
+        let slot = |_| Slot {
+            leg: Leg::new(),
+            settings: LegSettings::new(voiced_core::frame::Rate::Hz8000),
+            port: None,
+            call: 0,
+            since: Tick(0),
+            verdict: None,
+            probability: None,
+        };
+        let worker = Self {
+            slots: (0..limit).map(slot).collect(),
+            live: Vec::with_capacity(limit),
+            free: (0..limit).rev().collect(),
+            admissions,
+            judge: judge_link,
+            denoise: models.denoise,
+            vad: models.vad,
+            features,
+            meter: Arc::clone(&meter),
+            raw: vec![[0.0; HEARD_LEN]; limit],
+            cleaned: vec![[0.0; HEARD_LEN]; limit],
+            batch_slots: Vec::with_capacity(limit),
+            batch_frames: Vec::with_capacity(limit),
+            windows: Vec::with_capacity(limit),
+            probabilities: vec![0.0; limit],
+        };
+        (worker, WorkerLink { admissions: admissions_in, meter, limit }, judge)
+    }
+
+    /// The tick over all calls of this thread.
+    pub fn run_once(&mut self, tick: Tick) {
+        self.admit(tick);
+        self.take_answers();
+        self.take_in();
+        self.hear(tick);
+        self.denoise();
+        self.detect_speech();
+        self.take_turns(tick);
+        self.speak(tick);
+        self.retire();
+    }
+
+    fn admit(&mut self, tick: Tick) {
+        while let Ok(admission) = self.admissions.pop() {
+            let Some(index) = self.free.pop() else { return };
+            let slot = &mut self.slots[index];
+            slot.leg.admit(admission.settings);
+            slot.settings = admission.settings;
+            slot.port = Some(admission.port);
+            slot.call += 1;
+            slot.since = tick;
+            slot.verdict = None;
+            self.vad.reset(index);
+            if let Some(denoise) = &mut self.denoise {
+                denoise.reset(index);
+            }
+            if let Some(features) = &mut self.features {
+                features.reset(index);
+            }
+            self.live.push(index);
+        }
+    }
+
+    fn take_answers(&mut self) {
+        while let Ok(answer) = self.judge.answers.pop() {
+            let slot = &mut self.slots[answer.slot];
+            if slot.call == answer.call {
+                slot.verdict = Some(answer.verdict);
+            }
+            self.judge.spare.push(answer.query);
+        }
+    }
+
+    fn take_in(&mut self) {
+        for &index in &self.live {
+            let slot = &mut self.slots[index];
+            let Some(port) = &mut slot.port else { continue };
+            while let Ok(command) = port.commands.pop() {
+                slot.leg.command(command);
+            }
+            while slot.leg.speech_room_ms() >= CHUNK_MS
+                && let Ok(chunk) = port.speech.pop()
+            {
+                slot.leg.speech(&chunk);
+            }
+            while let Ok(packet) = port.packets.pop() {
+                slot.leg.receive(&packet);
+            }
+        }
+    }
+
+    fn hear(&mut self, tick: Tick) {
+        for &index in &self.live {
+            let slot = &mut self.slots[index];
+            let at = media_time(tick, slot.since);
+            let raw = &mut self.raw[index];
+            slot.leg.hear(at, raw);
+            self.cleaned[index] = *raw;
+            if let Some(ear) = slot.port.as_mut().and_then(|port| port.ear.as_mut()) {
+                let samples = std::array::from_fn(|i| (raw[i] * 32_767.0) as i16);
+                if ear.push(EarFrame { at, samples }).is_err() {
+                    self.meter.ring_full();
+                }
+            }
+        }
+    }
+
+    fn denoise(&mut self) {
+        let Some(denoise) = &mut self.denoise else { return };
+        self.batch_slots.clear();
+        self.batch_frames.clear();
+        for &index in self.live.iter().filter(|&&index| self.slots[index].settings.denoise_enabled) {
+            self.batch_slots.push(index);
+            self.batch_frames.push(self.raw[index]);
+        }
+        denoise.run(&self.batch_slots, &mut self.batch_frames);
+        for (&index, frame) in self.batch_slots.iter().zip(&self.batch_frames) {
+            self.cleaned[index] = *frame;
+        }
+    }
+
+    fn detect_speech(&mut self) {
+        self.batch_slots.clear();
+        self.windows.clear();
+        for &index in &self.live {
+            let slot = &mut self.slots[index];
+            slot.probability = None;
+            if let Some(window) = slot.leg.window(&self.cleaned[index]) {
+                self.batch_slots.push(index);
+                self.windows.push(*window);
+            }
+        }
+        let probabilities = &mut self.probabilities[..self.windows.len()];
+        self.vad.run(&self.batch_slots, &self.windows, probabilities);
+        for (&index, &probability) in self.batch_slots.iter().zip(probabilities.iter()) {
+            self.slots[index].probability = Some(probability);
+        }
+    }
+
+    fn take_turns(&mut self, tick: Tick) {
+        for &index in &self.live {
+            let slot = &mut self.slots[index];
+            let Some(port) = &mut slot.port else { continue };
+            if let Some(features) = &mut self.features
+                && slot.settings.turn_detection_enabled
+            {
+                features.push(index, &self.cleaned[index]);
+            }
+            let mut emit = |event| {
+                if port.events.push(event).is_err() {
+                    self.meter.ring_full();
+                }
+            };
+            let ask = slot.leg.listen(media_time(tick, slot.since), slot.probability, slot.verdict.take(), &mut emit);
+            let Some(features) = &mut self.features else { continue };
+            match ask {
+                TurnAsk::Nothing => {}
+                TurnAsk::Forget => features.reset(index),
+                TurnAsk::Query(ask) => match self.judge.spare.pop() {
+                    None => self.meter.ask_dropped(),
+                    Some(mut query) => {
+                        features.query(index, &mut query);
+                        // as many places as boxes
+                        let _ = self.judge.asks.push(Ask { slot: index, call: slot.call, ask, query });
+                    }
+                },
+            }
+        }
+    }
+
+    fn speak(&mut self, tick: Tick) {
+        for &index in &self.live {
+            let slot = &mut self.slots[index];
+            let Some(SlotPort { outgoing, events, .. }) = &mut slot.port else { continue };
+            let meter = &self.meter;
+            let mut line = |item| {
+                if outgoing.push(item).is_err() {
+                    meter.ring_full();
+                }
+            };
+            let mut emit = |event| {
+                if events.push(event).is_err() {
+                    meter.ring_full();
+                }
+            };
+            slot.leg.speak(media_time(tick, slot.since), &mut line, &mut emit);
+        }
+    }
+
+    fn retire(&mut self) {
+        let mut at = 0;
+        while at < self.live.len() {
+            let index = self.live[at];
+            let slot = &mut self.slots[index];
+            if !slot.port.as_ref().is_some_and(SlotPort::is_abandoned) || self.judge.retired.is_full() {
+                at += 1;
+                continue;
+            }
+            if let Some(port) = slot.port.take() {
+                let _ = self.judge.retired.push(port); // room was just seen, and nobody else pushes
+            }
+            self.live.swap_remove(at);
+            self.free.push(index);
+            self.meter.retire();
+        }
+    }
+}
+
+fn media_time(tick: Tick, since: Tick) -> MediaTime {
+    MediaTime((tick.0 - since.0) * TICK_MS)
+}

@@ -1,0 +1,160 @@
+//! Callers at the rim's end of a worker, and models whose answers a test can foresee.
+#![allow(dead_code)] // each test binary uses its part
+
+use voiced_core::codec::mulaw_from_sample;
+use voiced_core::frame::{HeardFrame, Rate};
+use voiced_core::id::TurnId;
+use voiced_core::leg::{ChunkEnd, Command, LegEvent, LegSettings, SpeechChunk, TranscriptHint};
+use voiced_core::line::ToLine;
+use voiced_core::model::{TurnFeatures, TurnJudge, TurnQuery, VAD_WINDOW, VoiceActivity};
+use voiced_core::packet::{Codec, Packet};
+use voiced_core::time::Tick;
+use voiced_rt::{CallPort, Judge, PortSettings, ThreadModels, Worker, WorkerLink};
+
+/// What the transcript says of every turn, so that it ends soon.
+pub const COMPLETE: Command = Command::Hint(TranscriptHint { words: 3, backchannel: false, complete: true, settled: true });
+/// Bytes of 20 ms of mu-law.
+const PACKET_LEN: usize = 160;
+/// Chunks of 20 ms in an agent's reply.
+const REPLY_CHUNKS: u32 = 25;
+
+/// A worker with its clock.
+pub struct Exchange {
+    pub worker: Worker,
+    pub link: WorkerLink,
+    now: u64,
+}
+
+impl Exchange {
+    pub fn open(limit: usize, judge: impl TurnJudge + 'static) -> (Self, Judge) {
+        let models = ThreadModels { denoise: None, vad: Box::new(Energy), end_of_turn: Some((Box::new(SlotNumber), Box::new(judge))) };
+        let (worker, link, judge) = Worker::new(limit, models);
+        (Self { worker, link, now: 0 }, judge)
+    }
+
+    pub fn try_admit(&mut self) -> Option<Caller> {
+        let settings = PortSettings { leg: LegSettings::new(Rate::Hz8000), ear: true };
+        self.link.admit(settings).map(Caller::new)
+    }
+
+    pub fn admit(&mut self) -> Caller {
+        self.try_admit().expect("a place is free")
+    }
+
+    pub fn tick(&mut self) {
+        self.worker.run_once(Tick(self.now));
+        self.now += 1;
+    }
+}
+
+/// One caller, the agent who answers, and the line between them.
+pub struct Caller {
+    pub port: CallPort,
+    sequence: u32,
+    noise: u32,
+    reply: Option<(TurnId, u32)>,
+}
+
+impl Caller {
+    pub fn new(port: CallPort) -> Self {
+        Self { port, sequence: 0, noise: 1, reply: None }
+    }
+
+    /// Sends 20 ms; false when the ring has no room.
+    pub fn send(&mut self, loud: bool) -> bool {
+        let bytes: [u8; PACKET_LEN] = std::array::from_fn(|_| mulaw_from_sample(if loud { self.next_noise() } else { 0 }));
+        let packet = Packet::new(Codec::Mulaw, self.sequence, self.sequence * 20, &bytes).expect("the payload fits");
+        self.sequence += 1;
+        self.port.packets.push(packet).is_ok()
+    }
+
+    pub fn command(&mut self, command: Command) {
+        self.port.commands.push(command).expect("commands are taken at each tick");
+    }
+
+    /// Takes the next event; the agent takes note.
+    pub fn next_event(&mut self) -> Option<LegEvent> {
+        let event = self.port.events.pop().ok()?;
+        match event {
+            LegEvent::Paused { .. } => self.command(COMPLETE),
+            LegEvent::TurnEnded { turn, .. } => self.reply = Some((turn, 0)),
+            LegEvent::Interrupted { .. } => self.reply = None,
+            _ => {}
+        }
+        Some(event)
+    }
+
+    /// The agent speaks as far as there is room; the far end echoes marks. Returns the packets that went to the line.
+    pub fn let_agent_speak(&mut self) -> usize {
+        while let Some((turn, chunks)) = self.reply
+            && !self.port.speech.is_full()
+        {
+            let over = chunks == REPLY_CHUNKS;
+            let end = if over { ChunkEnd::Reply } else { ChunkEnd::Nothing };
+            let sound = [1_000; PACKET_LEN];
+            let _ = self.port.speech.push(SpeechChunk::new(turn, 0, end, if over { &[] } else { &sound }));
+            self.reply = (!over).then_some((turn, chunks + 1));
+        }
+        let mut sent = 0;
+        while let Ok(item) = self.port.outgoing.pop() {
+            match item {
+                ToLine::Audio(_) => sent += 1,
+                ToLine::Mark(number) => self.command(Command::Mark(number)),
+                ToLine::Clear | ToLine::HangUp => {}
+            }
+        }
+        sent
+    }
+
+    /// Loudest sample of what the leg heard since the last time, and how many frames that was.
+    pub fn heard(&mut self) -> (i16, usize) {
+        let (mut loudest, mut frames) = (0, 0);
+        let ear = self.port.ear.as_mut().expect("the call was admitted with an ear");
+        while let Ok(frame) = ear.pop() {
+            loudest = frame.samples.iter().map(|sample| sample.saturating_abs()).fold(loudest, i16::max);
+            frames += 1;
+        }
+        (loudest, frames)
+    }
+
+    fn next_noise(&mut self) -> i16 {
+        self.noise = self.noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (self.noise >> 18) as i16 - 8_192
+    }
+}
+
+/// Voice activity: whatever is loud is speech.
+pub struct Energy;
+
+impl VoiceActivity for Energy {
+    fn run(&mut self, _: &[usize], windows: &[[f32; VAD_WINDOW]], probabilities: &mut [f32]) {
+        for (window, probability) in windows.iter().zip(probabilities) {
+            let power = window.iter().map(|sample| sample * sample).sum::<f32>() / VAD_WINDOW as f32;
+            *probability = if power > 1e-4 { 0.95 } else { 0.02 };
+        }
+    }
+
+    fn reset(&mut self, _: usize) {}
+}
+
+/// End-of-turn features that tell no more than whose they are.
+struct SlotNumber;
+
+impl TurnFeatures for SlotNumber {
+    fn push(&mut self, _: usize, _: &HeardFrame) {}
+
+    fn query(&mut self, slot: usize, query: &mut TurnQuery) {
+        query.features[0] = slot as f32;
+    }
+
+    fn reset(&mut self, _: usize) {}
+}
+
+/// A judge with one answer for each slot.
+pub struct BySlot(pub Vec<f32>);
+
+impl TurnJudge for BySlot {
+    fn judge(&mut self, query: &TurnQuery) -> f32 {
+        self.0[query.features[0] as usize]
+    }
+}

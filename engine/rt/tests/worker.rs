@@ -1,0 +1,167 @@
+//! One audio thread from the rim's side: places, rings, and the end-of-turn answers of the judge beside it.
+
+mod phone;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+
+use phone::{BySlot, Caller, Exchange};
+use voiced_core::leg::LegEvent;
+use voiced_core::model::{TurnJudge, TurnQuery};
+
+/// More than any turn here takes to end, in packets of 20 ms.
+const PATIENCE: usize = 200;
+
+#[test]
+fn a_call_beyond_the_limit_is_refused_until_one_has_gone() {
+    let (mut exchange, _judge) = Exchange::open(2, BySlot(vec![]));
+    let (first, _second) = (exchange.admit(), exchange.admit());
+    assert!(exchange.try_admit().is_none(), "places count from the admission, not from the tick that takes it in");
+    exchange.tick();
+    assert!(exchange.try_admit().is_none());
+    drop(first);
+    assert!(exchange.try_admit().is_none(), "the audio thread has not let go of it yet");
+    exchange.tick();
+    let _third = exchange.admit();
+    assert_eq!(exchange.link.meter().read().calls, 2);
+}
+
+#[test]
+fn a_place_given_back_while_the_judge_is_stuck_is_given_out_again() {
+    let (mut exchange, mut judge) = Exchange::open(1, BySlot(vec![]));
+    let mut calls = 0;
+    for _ in 0..10 {
+        calls += usize::from(exchange.try_admit().is_some());
+        exchange.tick();
+    }
+    assert!(calls >= 2, "what the judge must free has some room to wait");
+    judge.step();
+    exchange.tick();
+    exchange.admit();
+}
+
+#[test]
+fn every_tick_gives_an_ear_frame_and_a_caller_is_heard_by_his_own_call_only() {
+    let (mut exchange, _judge) = Exchange::open(2, BySlot(vec![]));
+    let (mut loud, mut quiet) = (exchange.admit(), exchange.admit());
+    for _ in 0..50 {
+        assert!(loud.send(true) && quiet.send(false));
+        exchange.tick();
+        exchange.tick();
+    }
+    let ((loudest, frames), (quietest, quiet_frames)) = (loud.heard(), quiet.heard());
+    assert_eq!((frames, quiet_frames), (100, 100));
+    assert!(loudest > 4_000, "loudest sample {loudest}");
+    assert!(quietest < 100, "loudest sample of the quiet call {quietest}");
+}
+
+#[test]
+fn a_ring_that_nobody_empties_costs_its_own_call_frames_and_no_other() {
+    let (mut exchange, _judge) = Exchange::open(2, BySlot(vec![]));
+    let (mut stuck, mut well) = (exchange.admit(), exchange.admit());
+    let mut frames = 0;
+    for _ in 0..300 {
+        exchange.tick();
+        frames += well.heard().1;
+    }
+    let (_, kept) = stuck.heard();
+    assert_eq!(frames, 300);
+    assert!(kept < 300, "the ring has an end");
+    assert_eq!(exchange.link.meter().read().rings_full, 300 - kept as u64, "and what it had no room for is counted");
+}
+
+#[test]
+fn a_burst_beyond_the_packet_ring_is_refused_at_the_rim() {
+    let (mut exchange, _judge) = Exchange::open(1, BySlot(vec![]));
+    let mut caller = exchange.admit();
+    let taken = (0..200).filter(|_| caller.send(true)).count();
+    assert!(taken < 200);
+    exchange.tick();
+    assert!(caller.send(true), "a tick takes in all that waits");
+}
+
+#[test]
+fn each_call_is_given_the_answer_to_its_own_question() {
+    let (mut exchange, mut judge) = Exchange::open(2, BySlot(vec![0.9, 0.75]));
+    let mut callers = [exchange.admit(), exchange.admit()];
+    let mut probabilities = [None; 2];
+    for packet in 0..PATIENCE {
+        for caller in &mut callers {
+            caller.send(packet < 25);
+        }
+        exchange.tick();
+        exchange.tick();
+        judge.step();
+        for (caller, probability) in callers.iter_mut().zip(&mut probabilities) {
+            *probability = probability.or(turn_end(caller));
+        }
+    }
+    assert_eq!(probabilities, [Some(0.9), Some(0.75)]);
+}
+
+#[test]
+fn an_answer_meant_for_the_call_before_in_the_same_slot_is_dropped() {
+    let (asked_in, asked) = sync_channel(2);
+    let (answer, answer_out) = sync_channel(2);
+    let (mut exchange, mut judge) = Exchange::open(1, ByHand { asked: asked_in, answer: answer_out });
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                judge.step();
+                thread::yield_now();
+            }
+        });
+        let mut first = exchange.admit();
+        talk_and_pause(&mut exchange, &mut first);
+        asked.recv().unwrap();
+        drop(first);
+        exchange.tick();
+        let mut second = exchange.admit();
+        talk_and_pause(&mut exchange, &mut second);
+        answer.send(0.9).unwrap();
+        asked.recv().unwrap(); // the judge is at the second's question, so the answer to the first's is on its way
+        let probability = (0..PATIENCE).find_map(|_| {
+            second.send(false);
+            exchange.tick();
+            exchange.tick();
+            turn_end(&mut second)
+        });
+        stop.store(true, Ordering::Relaxed);
+        drop(answer);
+        assert!(probability.is_some_and(f32::is_nan), "the second call had no answer, and yet {probability:?}");
+    });
+}
+
+/// Half a second of speech, then quiet until the call says that the caller has paused.
+fn talk_and_pause(exchange: &mut Exchange, caller: &mut Caller) {
+    let paused = (0..PATIENCE).any(|packet| {
+        caller.send(packet < 25);
+        exchange.tick();
+        exchange.tick();
+        std::iter::from_fn(|| caller.next_event()).any(|event| matches!(event, LegEvent::Paused { .. }))
+    });
+    assert!(paused);
+}
+
+/// The probability with which a turn ended, if one did.
+fn turn_end(caller: &mut Caller) -> Option<f32> {
+    std::iter::from_fn(|| caller.next_event()).find_map(|event| match event {
+        LegEvent::TurnEnded { probability, .. } => Some(probability),
+        _ => None,
+    })
+}
+
+/// A judge that tells when it is asked and answers when it is told to.
+struct ByHand {
+    asked: SyncSender<()>,
+    answer: Receiver<f32>,
+}
+
+impl TurnJudge for ByHand {
+    fn judge(&mut self, _: &TurnQuery) -> f32 {
+        self.asked.send(()).unwrap();
+        self.answer.recv().unwrap_or(0.5)
+    }
+}

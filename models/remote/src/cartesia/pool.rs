@@ -1,0 +1,35 @@
+//! Connections that finished a reply and wait for the next: a new TLS connection costs two or three round trips.
+
+use crate::ws::Socket;
+use std::sync::Mutex;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Connections that are kept; a host that speaks more replies at once makes new ones.
+const SOCKETS_MAX: usize = 64;
+/// Oldest connection that is used again: below any limit of routers and of Cartesia, which closes after 5 min.
+const AGE_MAX: Duration = Duration::from_mins(1);
+
+/// Unused connections, newest last.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    sockets: Mutex<Vec<(Instant, Socket)>>,
+}
+
+impl Pool {
+    /// A connection that was used lately.
+    pub fn take(&self) -> Option<Socket> {
+        let mut sockets = self.sockets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        sockets.retain(|(since, _)| since.elapsed() < AGE_MAX);
+        sockets.pop().map(|(_, socket)| socket)
+    }
+
+    /// Keeps a connection on which nothing is going on.
+    pub fn keep(&self, socket: Socket) {
+        let mut sockets = self.sockets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        sockets.retain(|(since, _)| since.elapsed() < AGE_MAX);
+        if sockets.len() < SOCKETS_MAX {
+            sockets.push((Instant::now(), socket));
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Language models as a conversation sees them.
+
+use tokio::sync::mpsc;
+use voiced_core::model::{LlmEvent, LlmRequest};
+
+/// Events that may wait for the conversation: a whole spoken reply, so that a busy conversation never slows the stream.
+pub const EVENTS_MAX: usize = 256;
+
+/// A language model that knows the agent's prompt and stages.
+pub trait Llm: Send + Sync {
+    /// Asks on the current tokio runtime. Dropping the receiver cancels the request. The last event is
+    /// [`LlmEvent::Done`] or [`LlmEvent::Failed`].
+    fn ask(&self, request: LlmRequest) -> mpsc::Receiver<LlmEvent>;
+}

@@ -1,0 +1,158 @@
+//! The agent's two tools: how they are offered, how a streamed call is put together, what it means.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use voiced_core::model::LlmEvent;
+
+/// Calls in one answer that are looked at; the agent has two tools.
+const CALLS_MAX: usize = 8;
+/// Bytes of one call's arguments that are kept; a stage's name is short.
+const ARGUMENTS_BYTES_MAX: usize = 4 * 1024;
+
+const SET_STAGE: &str = "set_stage";
+const END_CALL: &str = "end_call";
+
+/// A piece of a tool call; the first of an index has the id and the name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(crate) struct ToolDelta {
+    index: usize,
+    id: Option<String>,
+    function: Option<FunctionDelta>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+struct FunctionDelta {
+    name: Option<String>,
+    arguments: Option<String>,
+}
+
+/// The tool calls of one answer, put together from their pieces.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Round {
+    calls: Vec<Call>,
+    /// What the model is told of each call.
+    results: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Call {
+    id: String,
+    name: String,
+    arguments: String,
+}
+
+/// The tools as the model sees them.
+pub(crate) fn definitions(stages: &[String]) -> Value {
+    let end_call = json!({"type": "function", "function": {
+        "name": END_CALL,
+        "description": "Ends the call once your answer has been spoken.",
+        "parameters": {"type": "object", "properties": {}, "additionalProperties": false},
+    }});
+    if stages.is_empty() {
+        return json!([end_call]);
+    }
+    let set_stage = json!({"type": "function", "function": {
+        "name": SET_STAGE,
+        "description": "Tells that the conversation has moved on to a stage.",
+        "parameters": {
+            "type": "object",
+            "properties": {"stage": {"type": "string", "enum": stages}},
+            "required": ["stage"],
+            "additionalProperties": false,
+        },
+    }});
+    json!([set_stage, end_call])
+}
+
+impl Round {
+    /// Takes the pieces of one chunk.
+    pub fn add(&mut self, deltas: &[ToolDelta]) {
+        for delta in deltas.iter().filter(|delta| delta.index < CALLS_MAX) {
+            if self.calls.len() <= delta.index {
+                self.calls.resize_with(delta.index + 1, Call::default);
+            }
+            let call = &mut self.calls[delta.index];
+            set_once(&mut call.id, delta.id.as_deref());
+            let Some(function) = &delta.function else { continue };
+            set_once(&mut call.name, function.name.as_deref());
+            let arguments = function.arguments.as_deref().unwrap_or_default();
+            if call.arguments.len() + arguments.len() <= ARGUMENTS_BYTES_MAX {
+                call.arguments.push_str(arguments);
+            }
+        }
+    }
+
+    /// True when the answer called nothing.
+    pub fn is_empty(&self) -> bool {
+        self.calls.is_empty()
+    }
+
+    /// What the calls mean for the conversation. A call that makes no sense changes nothing; the model is told so.
+    pub fn carry_out(&mut self, stages: &[String]) -> Vec<LlmEvent> {
+        let meanings: Vec<_> = self.calls.iter().map(|call| call.meaning(stages)).collect();
+        let told = |meaning: &Result<LlmEvent, &str>| (*meaning.as_ref().err().unwrap_or(&"ok")).to_owned();
+        self.results = meanings.iter().map(told).collect();
+        meanings.into_iter().flatten().collect()
+    }
+
+    /// The calls and their results as messages of the next request.
+    pub fn messages(&self) -> Vec<Value> {
+        let calls: Vec<_> = self
+            .calls
+            .iter()
+            .map(|call| {
+                json!({"id": call.id, "type": "function",
+                       "function": {"name": call.name, "arguments": call.arguments}})
+            })
+            .collect();
+        let results = self.calls.iter().zip(&self.results);
+        std::iter::once(json!({"role": "assistant", "content": null, "tool_calls": calls}))
+            .chain(results.map(|(call, result)| json!({"role": "tool", "tool_call_id": call.id, "content": result})))
+            .collect()
+    }
+}
+
+/// Some compatible servers repeat the id and the name in every piece.
+fn set_once(field: &mut String, value: Option<&str>) {
+    if field.is_empty() {
+        field.push_str(value.unwrap_or_default());
+    }
+}
+
+impl Call {
+    fn meaning(&self, stages: &[String]) -> Result<LlmEvent, &'static str> {
+        match self.name.as_str() {
+            END_CALL => Ok(LlmEvent::HangUp),
+            SET_STAGE => {
+                let arguments = serde_json::from_str::<Value>(&self.arguments).unwrap_or_default();
+                let stage = arguments["stage"].as_str().filter(|stage| stages.iter().any(|known| known == stage));
+                stage.map(|stage| LlmEvent::Stage(stage.to_owned())).ok_or("there is no such stage")
+            }
+            _ => Err("there is no such tool"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delta(index: usize, id: Option<&str>, name: Option<&str>, arguments: &str) -> ToolDelta {
+        let function = FunctionDelta { name: name.map(Into::into), arguments: Some(arguments.into()) };
+        ToolDelta { index, id: id.map(Into::into), function: Some(function) }
+    }
+
+    #[test]
+    fn calls_are_put_together_by_index_and_senseless_ones_change_nothing() {
+        let mut round = Round::default();
+        round.add(&[delta(0, Some("a"), Some("set_stage"), "{\"sta"), delta(1, Some("b"), Some("end_call"), "")]);
+        round.add(&[delta(0, None, None, "ge\":\"issue\"}"), delta(2, Some("c"), Some("set_stage"), "{\"stage\":\"x\"}")]);
+        round.add(&[delta(3, Some("d"), Some("rm"), ""), delta(99, Some("e"), Some("end_call"), "")]);
+        let events = round.carry_out(&["issue".to_owned()]);
+        assert_eq!(events, [LlmEvent::Stage("issue".into()), LlmEvent::HangUp]);
+        assert_eq!(round.results, ["ok", "ok", "there is no such stage", "there is no such tool"]);
+        assert_eq!(round.messages().len(), 5);
+    }
+}

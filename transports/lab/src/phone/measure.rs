@@ -1,0 +1,243 @@
+//! What a call was like, measured from its two channels.
+//!
+//! Sound is judged in pieces of 10 ms. An answer is the first audible piece of the agent's after the caller's last
+//! audible one, if the agent was quiet just before; a barge-in is over when the agent's last audible piece before its
+//! next pause has been played. Both channels share one clock, so every number is a difference of places in them.
+
+use super::script::{PAUSE_MS, is_audible};
+use super::{CallReport, Outcome};
+use std::io;
+use std::path::Path;
+use voiced_core::codec::sample_from_mulaw;
+
+/// Both sides of a call, mono mu-law at 8 kHz, from the stream's start.
+#[derive(Clone, Debug, Default)]
+pub struct Recording {
+    /// What the caller's side sent.
+    pub caller: Vec<u8>,
+    /// What was played to the caller.
+    pub agent: Vec<u8>,
+}
+
+/// One thing the caller said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UtteranceReport {
+    /// Its name in the script.
+    pub label: String,
+    /// Its first audible sound, in ms.
+    pub from_ms: u64,
+    /// The end of its last audible sound, in ms.
+    pub until_ms: u64,
+    /// From there to the agent's first audible sound; `None` when none came before the next utterance.
+    pub response_ms: Option<u64>,
+    /// The agent began to speak before the caller had finished (a barge-in never counts).
+    pub cut_off: bool,
+}
+
+/// How the agent took an interruption. Spans are from the caller's first audible sound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BargeInReport {
+    /// Its name in the script.
+    pub label: String,
+    /// The caller's first audible sound, in ms.
+    pub at_ms: u64,
+    /// Until `clear` arrived.
+    pub clear_ms: Option<u64>,
+    /// Until the agent's last sound was played; `None` when it was not speaking.
+    pub stopped_ms: Option<u64>,
+}
+
+/// What was counted in a call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Media messages from the agent's side.
+    pub media: u64,
+    /// Marks from the agent's side.
+    pub marks: u64,
+    /// Clears from the agent's side.
+    pub clears: u64,
+    /// Times the agent's sound ran dry and went on within 200 ms.
+    pub gaps: u64,
+    /// Messages that Twilio would warn of.
+    pub warnings: u64,
+    /// The caller's frames sent more than 20 ms late: the phone itself had no time.
+    pub late_frames: u64,
+}
+
+impl Recording {
+    /// Writes a WAV at 8 kHz, the caller left and the agent right; the shorter side is filled with silence.
+    pub fn write_wav(&self, path: &Path) -> io::Result<()> {
+        let spec = hound::WavSpec { channels: 2, sample_rate: 8_000, bits_per_sample: 16, sample_format: hound::SampleFormat::Int };
+        let mut wav = hound::WavWriter::create(path, spec).map_err(io::Error::other)?;
+        let sample = |side: &[u8], at: usize| side.get(at).map_or(0, |&byte| sample_from_mulaw(byte));
+        for at in 0..self.caller.len().max(self.agent.len()) {
+            wav.write_sample(sample(&self.caller, at)).map_err(io::Error::other)?;
+            wav.write_sample(sample(&self.agent, at)).map_err(io::Error::other)?;
+        }
+        wav.finalize().map_err(io::Error::other)
+    }
+}
+
+/// Something said, as the script had it.
+#[derive(Debug)]
+pub(super) struct Utterance {
+    pub(super) label: String,
+    pub(super) over: bool,
+    pub(super) from_ms: u64,
+    pub(super) until_ms: u64,
+}
+
+/// What a call gathers while it runs.
+#[derive(Debug, Default)]
+pub(super) struct Measured {
+    pub(super) caller: Vec<u8>,
+    pub(super) agent: Vec<u8>,
+    pub(super) utterances: Vec<Utterance>,
+    pub(super) counts: Counts,
+    clears_ms: Vec<u64>,
+    dry_ms: Option<u64>,
+}
+
+/// Length of a judged piece, in ms and in bytes.
+const PIECE_MS: u64 = 10;
+const PIECE_BYTES: usize = 80;
+/// Quiet before an answer, in ms: what follows sound without it belongs to what was said before.
+const ONSET_QUIET_MS: u64 = 200;
+/// A pause in the agent's sound shorter than this is a gap, in ms; longer ones are meant.
+const GAP_MS_MAX: u64 = 200;
+
+impl Measured {
+    pub(super) fn cleared(&mut self, at_ms: u64) {
+        self.counts.clears += 1;
+        self.clears_ms.push(at_ms);
+        self.dry_ms = None;
+    }
+
+    pub(super) fn ran_dry(&mut self, at_ms: u64) {
+        self.dry_ms = Some(at_ms);
+    }
+
+    /// Sound was queued at the far end.
+    pub(super) fn queued(&mut self, at_ms: u64, was_empty: bool) {
+        if let Some(dry_ms) = self.dry_ms.take()
+            && was_empty
+            && (1..=GAP_MS_MAX).contains(&(at_ms - dry_ms))
+        {
+            self.counts.gaps += 1;
+        }
+    }
+
+    pub(super) fn report(self, call_sid: &str, outcome: Outcome, duration_ms: u64) -> CallReport {
+        let (caller, agent) = (Audible::of(&self.caller), Audible::of(&self.agent));
+        let mut utterances = Vec::new();
+        let mut barge_ins = Vec::new();
+        for (at, said) in self.utterances.iter().enumerate() {
+            let next_ms = self.utterances.get(at + 1).map_or(duration_ms, |next| next.from_ms);
+            // one that was never finished lasted until the call's end
+            let said_until_ms = if said.until_ms > said.from_ms { said.until_ms } else { duration_ms };
+            let from_ms = caller.first(said.from_ms, said_until_ms).unwrap_or(said.from_ms);
+            let until_ms = caller.last(from_ms, said_until_ms).unwrap_or(said_until_ms);
+            let response_ms = agent.onset(until_ms, next_ms).map(|at_ms| at_ms - until_ms);
+            let cut_off = !said.over && agent.onset(from_ms, until_ms).is_some();
+            utterances.push(UtteranceReport { label: said.label.clone(), from_ms, until_ms, response_ms, cut_off });
+            if said.over {
+                let cleared = self.clears_ms.iter().find(|&&at_ms| (from_ms..next_ms).contains(&at_ms));
+                barge_ins.push(BargeInReport {
+                    label: said.label.clone(),
+                    at_ms: from_ms,
+                    clear_ms: cleared.map(|at_ms| at_ms - from_ms),
+                    stopped_ms: agent.end_of_stretch(from_ms).map(|at_ms| at_ms - from_ms),
+                });
+            }
+        }
+        let recording = Recording { caller: self.caller, agent: self.agent };
+        let (call_sid, counts) = (call_sid.to_owned(), self.counts);
+        CallReport { call_sid, outcome, duration_ms, utterances, barge_ins, counts, recording }
+    }
+}
+
+/// Which pieces of a channel are audible.
+struct Audible(Vec<bool>);
+
+impl Audible {
+    fn of(sound: &[u8]) -> Self {
+        Self(sound.chunks(PIECE_BYTES).map(is_audible).collect())
+    }
+
+    fn pieces(&self, from_ms: u64, until_ms: u64) -> std::ops::Range<usize> {
+        let until = (until_ms.div_ceil(PIECE_MS) as usize).min(self.0.len());
+        ((from_ms / PIECE_MS) as usize).min(until)..until
+    }
+
+    /// Start of the first audible piece.
+    fn first(&self, from_ms: u64, until_ms: u64) -> Option<u64> {
+        self.pieces(from_ms, until_ms).find(|&at| self.0[at]).map(|at| at as u64 * PIECE_MS)
+    }
+
+    /// End of the last audible piece.
+    fn last(&self, from_ms: u64, until_ms: u64) -> Option<u64> {
+        self.pieces(from_ms, until_ms).rfind(|&at| self.0[at]).map(|at| (at as u64 + 1) * PIECE_MS)
+    }
+
+    /// Start of the first audible piece that has quiet before it.
+    fn onset(&self, from_ms: u64, until_ms: u64) -> Option<u64> {
+        self.pieces(from_ms, until_ms).find_map(|at| {
+            let at_ms = at as u64 * PIECE_MS;
+            let is_onset = self.0[at] && self.first(at_ms.saturating_sub(ONSET_QUIET_MS), at_ms).is_none();
+            is_onset.then_some(at_ms)
+        })
+    }
+
+    /// End of the stretch of sound going on at `at_ms`: until a pause of [`PAUSE_MS`].
+    fn end_of_stretch(&self, at_ms: u64) -> Option<u64> {
+        let mut end_ms = self.last(at_ms.saturating_sub(PAUSE_MS), at_ms + PIECE_MS)?;
+        while let Some(later_ms) = self.last(end_ms, end_ms + PAUSE_MS) {
+            end_ms = later_ms;
+        }
+        Some(end_ms.max(at_ms))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn channel(loud_ms: &[std::ops::Range<u64>]) -> Vec<u8> {
+        let loud = |at: u64| loud_ms.iter().any(|range| range.contains(&(at / 8)));
+        (0..5_000 * 8).map(|at| if loud(at) { 0x20 } else { 0xFF }).collect()
+    }
+
+    fn said(label: &str, over: bool, from_ms: u64, until_ms: u64) -> Utterance {
+        Utterance { label: label.to_owned(), over, from_ms, until_ms }
+    }
+
+    #[test]
+    fn an_answer_and_an_interruption_are_measured_from_the_sound() {
+        let mut measured = Measured {
+            // 100 ms of quiet around what is said belong to the recording, not to the speech
+            caller: channel(&[600..1_000, 2_100..2_700]),
+            agent: channel(&[0..400, 1_450..1_700, 1_800..2_260, 3_000..3_500]),
+            utterances: vec![said("a", false, 500, 1_100), said("b", true, 2_000, 2_800)],
+            ..Measured::default()
+        };
+        measured.cleared(2_230);
+        let report = measured.report("CA1", Outcome::CallerHungUp, 5_000);
+        let spans: Vec<_> = report.utterances.iter().map(|said| (said.from_ms, said.until_ms, said.response_ms, said.cut_off)).collect();
+        assert_eq!(spans, [(600, 1_000, Some(450), false), (2_100, 2_700, Some(300), false)]);
+        let barge_in = BargeInReport { label: "b".to_owned(), at_ms: 2_100, clear_ms: Some(130), stopped_ms: Some(160) };
+        assert_eq!(report.barge_ins, [barge_in]);
+    }
+
+    #[test]
+    fn an_agent_that_speaks_into_a_pause_has_cut_the_caller_off() {
+        let measured = Measured {
+            caller: channel(&[500..1_000, 1_900..2_500]),
+            agent: channel(&[1_600..1_800, 1_850..2_000]),
+            utterances: vec![said("a", false, 500, 2_500)],
+            ..Measured::default()
+        };
+        let report = measured.report("CA1", Outcome::CallerHungUp, 5_000);
+        assert!(report.utterances[0].cut_off);
+        assert_eq!(report.utterances[0].response_ms, None);
+    }
+}

@@ -1,0 +1,21 @@
+//! Twilio: webhooks, TwiML and the bidirectional media stream.
+//!
+//! A call comes in as a signed `POST /twilio/voice`. The answer is TwiML that opens a media stream to
+//! `/twilio/stream/{CallSid}` and carries a one-time token. Twilio then dials the stream; once signature and token
+//! hold, the daemon's [`Switchboard`] is given the two ends of a line. `POST /twilio/status` tells of calls that ended.
+
+mod counters;
+mod message;
+mod secret;
+mod settings;
+mod signature;
+mod stream;
+mod switchboard;
+mod token;
+mod twiml;
+mod webhook;
+
+pub use counters::TwilioCounters;
+pub use secret::Secret;
+pub use settings::TwilioSettings;
+pub use switchboard::{IncomingCall, LineIo, Refused, Switchboard, router};

@@ -1,0 +1,119 @@
+//! The opening of a stream: from the upgrade to a call that has its line.
+
+use super::{FROM_LINE_MAX, TO_LINE_MAX};
+use crate::counters::count;
+use crate::message::{self, Count, Message, Start};
+use crate::switchboard::{Desk, IncomingCall, LineIo, Refused};
+use crate::token::{self, BadToken};
+use crate::webhook::{is_sid, now_s};
+use axum::extract::ws::{self, WebSocket};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use voiced_core::line::{FromLine, ToLine};
+
+/// A stream whose call has its line.
+pub(super) struct Opened {
+    pub(super) stream_sid: String,
+    pub(super) from: mpsc::Sender<FromLine>,
+    pub(super) to: mpsc::Receiver<ToLine>,
+    /// Held as long as the stream lives.
+    pub(super) _live: Live,
+}
+
+/// Why a stream does not open.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotOpened {
+    #[error("no start in time")]
+    Late,
+    #[error("something else than connected and start came first")]
+    Garbage,
+    #[error("start is of another call than the URL, or of another account")]
+    OtherCall,
+    #[error("the media format is not mono mu-law at 8 kHz")]
+    Format,
+    #[error(transparent)]
+    Token(#[from] BadToken),
+    #[error("the call has a stream already")]
+    Second,
+    #[error(transparent)]
+    Refused(#[from] Refused),
+}
+
+/// Waits for `start`, checks it, and hands the call its line.
+pub(super) async fn open(desk: &Arc<Desk>, call_sid: &str, socket: &mut WebSocket) -> Result<Opened, NotOpened> {
+    let limit = Duration::from_secs(desk.settings.start_timeout_s);
+    let start = timeout(limit, start(socket)).await.map_err(|_| NotOpened::Late)??;
+    admit(desk, call_sid, start)
+}
+
+/// `connected`, then `start`: nothing else is accepted before.
+async fn start(socket: &mut WebSocket) -> Result<Start, NotOpened> {
+    let mut connected = false;
+    loop {
+        match socket.recv().await {
+            Some(Ok(ws::Message::Text(text))) => match message::parse(&text, None) {
+                Ok(Message::Connected) if !connected => connected = true,
+                Ok(Message::Start(start)) => return Ok(start),
+                Ok(_) | Err(_) => return Err(NotOpened::Garbage),
+            },
+            Some(Ok(ws::Message::Ping(_) | ws::Message::Pong(_))) => {}
+            _ => return Err(NotOpened::Garbage),
+        }
+    }
+}
+
+fn admit(desk: &Arc<Desk>, call_sid: &str, start: Start) -> Result<Opened, NotOpened> {
+    let account = desk.settings.account_sid.as_deref();
+    let ours = account.is_none_or(|account| account == start.account_sid);
+    if start.call_sid != call_sid || !is_sid(&start.stream_sid) || !ours {
+        return Err(NotOpened::OtherCall);
+    }
+    let format = &start.media_format;
+    if format.encoding != "audio/x-mulaw" || format.sample_rate != Count(8_000) || format.channels != Count(1) {
+        return Err(NotOpened::Format);
+    }
+    desk.tokens.redeem(now_s(), call_sid, &start.custom_parameters)?;
+    let live = Live::claim(desk, call_sid).ok_or(NotOpened::Second)?;
+    let (from_sender, from) = mpsc::channel(FROM_LINE_MAX);
+    let (to, to_receiver) = mpsc::channel(TO_LINE_MAX);
+    let stream_sid = start.stream_sid.clone();
+    desk.switchboard.connected(incoming(start), LineIo { from, to })?;
+    count(&desk.counters.streams);
+    tracing::info!(call_sid, stream_sid, "stream started");
+    Ok(Opened { stream_sid, from: from_sender, to: to_receiver, _live: live })
+}
+
+fn incoming(start: Start) -> IncomingCall {
+    let mut custom = start.custom_parameters;
+    custom.remove(token::TOKEN);
+    let mut take = |name| custom.remove(name).unwrap_or_default();
+    let (from, to, direction) = (take("from"), take("to"), take("direction"));
+    let (call_sid, stream_sid, account_sid) = (start.call_sid, start.stream_sid, start.account_sid);
+    IncomingCall { call_sid, stream_sid, account_sid, from, to, direction, custom }
+}
+
+/// A CallSid's claim on being the only stream of its call; given up on drop.
+pub(super) struct Live {
+    desk: Arc<Desk>,
+    call_sid: String,
+}
+
+impl Live {
+    fn claim(desk: &Arc<Desk>, call_sid: &str) -> Option<Self> {
+        let claimed = lock(&desk.live).insert(call_sid.to_owned());
+        claimed.then(|| Self { desk: Arc::clone(desk), call_sid: call_sid.to_owned() })
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        lock(&self.desk.live).remove(&self.call_sid);
+    }
+}
+
+fn lock(live: &Mutex<HashSet<String>>) -> std::sync::MutexGuard<'_, HashSet<String>> {
+    live.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,83 @@
+//! The seam to the daemon: who takes a call, and the routes that bring it.
+
+use crate::counters::TwilioCounters;
+use crate::settings::TwilioSettings;
+use crate::token::Tokens;
+use crate::{stream, webhook};
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex};
+use tokio::sync::mpsc;
+use voiced_core::line::{FromLine, ToLine};
+
+/// The daemon, as this transport sees it.
+pub trait Switchboard: Send + Sync + 'static {
+    /// Asked at the voice webhook; `false` answers with an apology.
+    fn may_admit(&self) -> bool;
+
+    /// A stream has started and its token holds: take the line. An error closes the stream.
+    fn connected(&self, call: IncomingCall, line: LineIo) -> Result<(), Refused>;
+
+    /// A call's status as Twilio reports it (`completed`, `failed`, …).
+    fn status(&self, call_sid: &str, status: &str);
+}
+
+/// The daemon does not take the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the call was refused")]
+pub struct Refused;
+
+/// A call whose stream has started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IncomingCall {
+    /// Twilio's name of the call.
+    pub call_sid: String,
+    /// Twilio's name of the stream.
+    pub stream_sid: String,
+    /// The account the call belongs to.
+    pub account_sid: String,
+    /// Who calls, mostly E.164.
+    pub from: String,
+    /// The number called.
+    pub to: String,
+    /// `inbound`, `outbound-api` or `outbound-dial`.
+    pub direction: String,
+    /// The query of the voice webhook's URL (`?tenant=acme`), as name and value.
+    pub custom: BTreeMap<String, String>,
+}
+
+/// The daemon's ends of a line. Dropping `to` hangs up.
+#[derive(Debug)]
+pub struct LineIo {
+    /// What comes from the caller; the last message is `Gone`.
+    pub from: mpsc::Receiver<FromLine>,
+    /// What goes to the caller.
+    pub to: mpsc::Sender<ToLine>,
+}
+
+/// The routes `POST /twilio/voice`, `POST /twilio/status` and the WebSocket `GET /twilio/stream/{CallSid}`.
+pub fn router(settings: TwilioSettings, switchboard: Arc<dyn Switchboard>, counters: Arc<TwilioCounters>) -> Router {
+    let tokens = Tokens::new(&settings);
+    let desk = Arc::new(Desk { settings, switchboard, counters, tokens, live: Mutex::default() });
+    Router::new()
+        .route("/twilio/voice", post(webhook::voice))
+        .route("/twilio/status", post(webhook::status))
+        .layer(DefaultBodyLimit::max(FORM_BYTES_MAX))
+        .route("/twilio/stream/{call_sid}", get(stream::upgrade))
+        .with_state(desk)
+}
+
+/// Longest webhook body, in bytes; Twilio's forms have about 1 KiB.
+const FORM_BYTES_MAX: usize = 64 * 1_024;
+
+/// What every handler needs.
+pub(crate) struct Desk {
+    pub(crate) settings: TwilioSettings,
+    pub(crate) switchboard: Arc<dyn Switchboard>,
+    pub(crate) counters: Arc<TwilioCounters>,
+    pub(crate) tokens: Tokens,
+    /// Calls, by `CallSid`, that have a stream; as many as the daemon admits.
+    pub(crate) live: Mutex<HashSet<String>>,
+}

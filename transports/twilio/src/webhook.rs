@@ -1,0 +1,112 @@
+//! The webhooks: a call comes in, a call has ended.
+
+use crate::counters::count;
+use crate::signature::{self, Fields};
+use crate::switchboard::Desk;
+use crate::{token, twiml};
+use axum::body::Bytes;
+use axum::extract::{OriginalUri, State};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+use url::form_urlencoded;
+
+/// `POST /twilio/voice`: TwiML that opens the call's stream, or an apology when the host is full.
+pub(crate) async fn voice(State(desk): State<Arc<Desk>>, OriginalUri(uri): OriginalUri, headers: HeaderMap, body: Bytes) -> Response {
+    let form = match read(&desk, &uri, &headers, &body) {
+        Ok(form) => form,
+        Err(refusal) => return *refusal,
+    };
+    if !desk.switchboard.may_admit() {
+        count(&desk.counters.apologies);
+        tracing::warn!(call_sid = form.call_sid, "all lines are busy, the caller hears an apology");
+        return xml(twiml::apology());
+    }
+    let mut parameters = parameters(&form, uri.query().unwrap_or_default());
+    let token = desk.tokens.make(now_s(), &form.call_sid, &parameters);
+    parameters.insert(token::TOKEN.to_owned(), token);
+    xml(twiml::connect(&desk.settings.stream_url(&form.call_sid), &parameters))
+}
+
+/// `POST /twilio/status`: what has become of a call.
+pub(crate) async fn status(State(desk): State<Arc<Desk>>, OriginalUri(uri): OriginalUri, headers: HeaderMap, body: Bytes) -> Response {
+    match read(&desk, &uri, &headers, &body) {
+        Ok(form) => {
+            desk.switchboard.status(&form.call_sid, field(&form.fields, "CallStatus"));
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Err(refusal) => *refusal,
+    }
+}
+
+/// Seconds since the Unix epoch.
+pub(crate) fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// Counts and logs a request that is not believed.
+pub(crate) fn refuse(desk: &Desk, path: &str, reason: &dyn std::fmt::Display) -> Response {
+    count(&desk.counters.refused_requests);
+    tracing::warn!(path, %reason, "request refused");
+    StatusCode::FORBIDDEN.into_response()
+}
+
+/// A sid is letters and digits; it goes into URLs and JSON as it stands.
+pub(crate) fn is_sid(text: &str) -> bool {
+    (1..=SID_LEN_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
+/// Longest sid, in bytes; Twilio's have 34.
+const SID_LEN_MAX: usize = 64;
+/// Longest value carried through the stream, in bytes; Twilio allows 500 for name and value together.
+const VALUE_BYTES_MAX: usize = 400;
+/// Longest name carried through the stream, in bytes.
+const NAME_BYTES_MAX: usize = 64;
+/// Parameters of the webhook's query carried through the stream.
+const CUSTOM_MAX: usize = 16;
+
+/// A believed form.
+struct Form {
+    fields: Fields,
+    call_sid: String,
+}
+
+fn read(desk: &Desk, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> Result<Form, Box<Response>> {
+    let fields: Fields = form_urlencoded::parse(body).into_owned().collect();
+    let path = uri.path_and_query().map_or(uri.path(), |path| path.as_str());
+    let refuse = |reason: &dyn std::fmt::Display| Err(Box::new(refuse(desk, uri.path(), reason)));
+    if let Err(reason) = signature::verify(&desk.settings, headers, &desk.settings.public_url(path), &fields) {
+        return refuse(&reason);
+    }
+    let account = desk.settings.account_sid.as_deref();
+    if account.is_some_and(|account| account != field(&fields, "AccountSid")) {
+        return refuse(&"the call is of another account than TWILIO_ACCOUNT_SID");
+    }
+    let call_sid = field(&fields, "CallSid").to_owned();
+    if !is_sid(&call_sid) {
+        return Err(Box::new((StatusCode::BAD_REQUEST, "CallSid is missing or malformed").into_response()));
+    }
+    Ok(Form { fields, call_sid })
+}
+
+fn parameters(form: &Form, query: &str) -> BTreeMap<String, String> {
+    let fits = |name: &str, value: &str| name.len() <= NAME_BYTES_MAX && value.len() <= VALUE_BYTES_MAX;
+    let custom = form_urlencoded::parse(query.as_bytes()).filter(|(name, value)| fits(name, value)).take(CUSTOM_MAX);
+    let mut parameters: BTreeMap<_, _> = custom.map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
+    for (name, source) in [("from", "From"), ("to", "To"), ("direction", "Direction")] {
+        let value = field(&form.fields, source);
+        parameters.insert(name.to_owned(), value[..value.floor_char_boundary(VALUE_BYTES_MAX)].to_owned());
+    }
+    parameters.remove(token::TOKEN);
+    parameters
+}
+
+fn field<'a>(fields: &'a Fields, name: &str) -> &'a str {
+    fields.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
+}
+
+fn xml(document: String) -> Response {
+    ([(header::CONTENT_TYPE, twiml::CONTENT_TYPE)], document).into_response()
+}
