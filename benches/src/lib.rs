@@ -1,1 +1,5 @@
-//! Benches: ring, codec, resample, voice activity, tick.
+//! Benches: ring, codec, resample, voice activity, tick. Here is what they share.
+
+mod speech;
+
+pub use speech::Speech;

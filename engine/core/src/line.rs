@@ -3,6 +3,7 @@
 use crate::packet::Packet;
 
 /// From the caller's side. A transport sends these in order.
+#[allow(clippy::large_enum_variant)] // nearly every item is sound, and rings must hold it without allocation
 #[derive(Clone, Debug)]
 pub enum FromLine {
     /// The caller's sound.
@@ -27,6 +28,7 @@ pub enum Gone {
 }
 
 /// To the caller's side, in order.
+#[allow(clippy::large_enum_variant)] // nearly every item is sound, and rings must hold it without allocation
 #[derive(Clone, Copy, Debug)]
 pub enum ToLine {
     /// Sound to be queued at the far end.

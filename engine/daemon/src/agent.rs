@@ -1,5 +1,7 @@
 //! Builds an agent from its profile: descriptors to providers, turn settings to a leg, words to a conversation.
 
+use std::fmt::Write;
+
 use anyhow::{Context, Result, bail};
 use voiced_config::{Provider as ProviderSettings, Settings};
 use voiced_core::conversation;
@@ -196,7 +198,7 @@ fn prompt_of(script: &Script) -> String {
         Lead the caller through these stages in order and call set_stage whenever the conversation moves to another one:\n"
         .to_owned();
     for stage in &script.stages {
-        prompt.push_str(&format!("- {}: {}\n", stage.name, stage.say));
+        let _ = writeln!(prompt, "- {}: {}", stage.name, stage.say); // a String takes everything
     }
     prompt
 }

@@ -90,13 +90,10 @@ pub async fn run(context: CallContext, line: LineIo, port: CallPort) {
     while !call.ended {
         tokio::select! {
             from = from.recv(), if line_open => match from {
-                Some(from) => call.from_line(from).await,
+                Some(from) => call.take_in(from).await,
                 None => { line_open = false; call.apply(Input::Gone(Gone::Lost)).await; }
             },
-            event = heard.recv(), if stt_open => match event {
-                Some(event) => call.heard(event).await,
-                None => stt_open = false,
-            },
+            event = heard.recv(), if stt_open => if let Some(event) = event { call.heard(event).await } else { stt_open = false },
             Some(said) = said.recv() => call.said(said).await,
             _ = beat.tick() => {
                 call.serve_leg().await;
@@ -137,7 +134,7 @@ impl Call {
         MediaTime(self.started.elapsed().as_millis() as u64)
     }
 
-    async fn from_line(&mut self, from: FromLine) {
+    async fn take_in(&mut self, from: FromLine) {
         match from {
             FromLine::Audio(packet) => {
                 if self.context.agent.feed == SttFeed::Line {

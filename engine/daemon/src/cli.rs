@@ -97,7 +97,9 @@ fn carry_out(cli: Cli) -> Result<ExitCode> {
     let settings = match load(cli.config.as_deref()) {
         Ok(settings) => settings,
         Err(problems) => {
-            problems.iter().for_each(|problem| eprintln!("voiced: {problem}"));
+            for problem in &problems {
+                eprintln!("voiced: {problem}");
+            }
             eprintln!("voiced: {} problem(s) in the settings", problems.len());
             return Ok(ExitCode::FAILURE);
         }
@@ -137,7 +139,9 @@ fn check(settings: &Settings) -> ExitCode {
     if missing > 0 {
         problems.push(format!("{missing} weight files are missing or wrong in {}: run `voiced models fetch`", weights.dir().display()));
     }
-    problems.iter().for_each(|problem| eprintln!("voiced: {problem}"));
+    for problem in &problems {
+        eprintln!("voiced: {problem}");
+    }
     if settings.twilio.auth_token.is_empty() {
         eprintln!("voiced: note: TWILIO_AUTH_TOKEN is not set, so every Twilio request will be refused");
     }

@@ -50,14 +50,14 @@ impl Drop for Reply {
 /// All replies of one call.
 pub struct Replies {
     rate: Rate,
-    replies: BTreeMap<TurnId, Reply>,
+    by_turn: BTreeMap<TurnId, Reply>,
     said: mpsc::Sender<Said>,
 }
 
 impl Replies {
     /// For a leg of this rate; what providers say goes to `said`.
     pub fn new(rate: Rate, said: mpsc::Sender<Said>) -> Self {
-        Self { rate, replies: BTreeMap::new(), said }
+        Self { rate, by_turn: BTreeMap::new(), said }
     }
 
     /// Starts an attempt; an older one of the same turn is void.
@@ -73,20 +73,20 @@ impl Replies {
                 }
             }
         });
-        if let Some(reply) = self.replies.get_mut(&reply) {
+        if let Some(reply) = self.by_turn.get_mut(&reply) {
             reply.tasks.push(task.abort_handle());
         }
     }
 
     /// Has a phrase spoken.
     pub fn synthesize(&mut self, turn: TurnId, attempt: u32, phrase: u32, text: String, tts: &dyn Tts) {
-        let turn = match self.replies.get(&turn) {
+        let turn = match self.by_turn.get(&turn) {
             Some(reply) if reply.attempt == attempt => turn,
             // a greeting or a prompt is spoken without asking a language model
             _ => self.start(turn, attempt, tts.rate_hz()),
         };
         let said = self.said.clone();
-        let Some(reply) = self.replies.get_mut(&turn) else { return };
+        let Some(reply) = self.by_turn.get_mut(&turn) else { return };
         if reply.voice.is_none() {
             let TtsSession { input, mut events } = tts.open();
             let task = tokio::spawn(async move {
@@ -110,7 +110,7 @@ impl Replies {
     pub fn sound(&mut self, turn: TurnId, attempt: u32, event: TtsEvent) -> Option<Input> {
         let frame = self.rate.frame_len() * 2;
         let hz = u64::from(self.rate.hz());
-        let reply = self.replies.get_mut(&turn).filter(|reply| reply.attempt == attempt)?;
+        let reply = self.by_turn.get_mut(&turn).filter(|reply| reply.attempt == attempt)?;
         let event = match event {
             TtsEvent::Audio { phrase, samples } => {
                 let before = reply.pending.len();
@@ -139,7 +139,7 @@ impl Replies {
 
     /// The reply has so many phrases and no more.
     pub fn end(&mut self, turn: TurnId, attempt: u32, phrases: u32) {
-        let Some(reply) = self.replies.get_mut(&turn).filter(|reply| reply.attempt == attempt) else { return };
+        let Some(reply) = self.by_turn.get_mut(&turn).filter(|reply| reply.attempt == attempt) else { return };
         if let Some(voice) = &reply.voice {
             let _ = voice.try_send(TtsInput::End); // a voice that is gone needs no end
         }
@@ -149,26 +149,26 @@ impl Replies {
 
     /// What was kept of the reply, and all that follows, may go to the leg.
     pub fn release(&mut self, turn: TurnId, attempt: u32) {
-        if let Some(reply) = self.replies.get_mut(&turn).filter(|reply| reply.attempt == attempt) {
+        if let Some(reply) = self.by_turn.get_mut(&turn).filter(|reply| reply.attempt == attempt) {
             reply.released = true;
         }
     }
 
     /// Cancels everything older.
     pub fn cancel_before(&mut self, turn: TurnId) {
-        self.replies = self.replies.split_off(&turn);
+        self.by_turn = self.by_turn.split_off(&turn);
     }
 
     /// Hands the leg as much released sound as its ring takes.
     pub fn hand_over(&mut self, speech: &mut Producer<SpeechChunk>) {
-        for reply in self.replies.values_mut().filter(|reply| reply.released) {
+        for reply in self.by_turn.values_mut().filter(|reply| reply.released) {
             while !speech.is_full()
                 && let Some(chunk) = reply.chunks.pop_front()
             {
                 let _ = speech.push(chunk); // room was just seen, and only we push
             }
         }
-        self.replies.retain(|_, reply| !(reply.released && reply.complete && reply.chunks.is_empty()));
+        self.by_turn.retain(|_, reply| !(reply.released && reply.complete && reply.chunks.is_empty()));
     }
 
     fn start(&mut self, turn: TurnId, attempt: u32, tts_rate_hz: u32) -> TurnId {
@@ -184,15 +184,16 @@ impl Replies {
             phrases_done: 0,
             complete: false,
         };
-        self.replies.insert(turn, reply);
-        while self.replies.len() > REPLIES_MAX {
-            self.replies.pop_first();
+        self.by_turn.insert(turn, reply);
+        while self.by_turn.len() > REPLIES_MAX {
+            self.by_turn.pop_first();
         }
         turn
     }
 }
 
 impl Reply {
+    #[allow(clippy::large_types_passed_by_value)] // made for the queue, moved into it
     fn keep(&mut self, chunk: SpeechChunk) {
         if self.chunks.len() < CHUNKS_MAX {
             self.chunks.push_back(chunk);

@@ -31,7 +31,7 @@ use crate::agent::{self, Agent};
 use crate::sessions::{Desk, Sessions};
 use crate::{dirs, notify};
 
-/// How long calls may go on after SIGTERM; systemd's TimeoutStopSec is a little longer.
+/// How long calls may go on after SIGTERM; systemd's `TimeoutStopSec` is a little longer.
 const DRAIN: Duration = Duration::from_mins(5);
 /// How long goodbyes and last events may take after that.
 const GOODBYE: Duration = Duration::from_secs(10);

@@ -24,7 +24,8 @@ const OBSERVED_MAX: usize = 4_096;
 #[serde(rename_all = "camelCase")]
 pub struct Session {
     /// `phone-{CallSid}`.
-    pub session_id: String,
+    #[serde(rename = "sessionId")]
+    pub id: String,
     /// `phone`.
     pub r#type: &'static str,
     /// The caller.
@@ -142,7 +143,7 @@ impl Switchboard for Desk {
         let session_id = format!("phone-{}", incoming.call_sid);
         let (cancel, cancelled) = watch::channel(None);
         let session =
-            Session { session_id: session_id.clone(), r#type: "phone", from: incoming.from.clone(), to: incoming.to.clone(), started_at_unix_ms: unix_ms() };
+            Session { id: session_id.clone(), r#type: "phone", from: incoming.from.clone(), to: incoming.to.clone(), started_at_unix_ms: unix_ms() };
         sessions.live().insert(session_id.clone(), Live { session, cancel });
         sessions.metrics.calls_taken.add(1);
         tracing::info!(session = session_id, from = incoming.from, to = incoming.to, "call taken");

@@ -76,7 +76,7 @@ fn call(session: &str) -> Vec<CallEvent> {
     ]
 }
 
-async fn deliver_to(url: &str, file: &Path) -> (Outbox, watch::Sender<bool>) {
+fn deliver_to(url: &str, file: &Path) -> (Outbox, watch::Sender<bool>) {
     let outbox = Outbox::open(file, &["ema"]).unwrap();
     let (stop, stopped) = watch::channel(false);
     let sink = Arc::new(Sink::Ema(ema::Ema::new(url, "s3cret").unwrap()));
@@ -106,7 +106,7 @@ fn all_sent(entries: &[voiced_events::outbox::Entry]) -> bool {
 async fn a_call_reaches_the_webhooks_in_the_shape_that_the_contract_names() {
     let folder = tempfile::tempdir().unwrap();
     let receiver = Receiver::default();
-    let (outbox, _stop) = deliver_to(&receiver.start().await, &folder.path().join("outbox.db")).await;
+    let (outbox, _stop) = deliver_to(&receiver.start().await, &folder.path().join("outbox.db"));
     for event in call("phone-CA1") {
         assert!(outbox.record(event).await);
     }
@@ -126,7 +126,7 @@ async fn a_call_reaches_the_webhooks_in_the_shape_that_the_contract_names() {
 async fn an_event_that_fails_is_repeated_under_its_key_and_the_next_of_the_call_waits_for_it() {
     let folder = tempfile::tempdir().unwrap();
     let receiver = Receiver::answering(&[(503, json!({})), (200, json!({"success": false, "error": "busy"})), (429, json!({}))]);
-    let (outbox, _stop) = deliver_to(&receiver.start().await, &folder.path().join("outbox.db")).await;
+    let (outbox, _stop) = deliver_to(&receiver.start().await, &folder.path().join("outbox.db"));
     for event in call("phone-CA1") {
         outbox.record(event).await;
     }
@@ -139,7 +139,7 @@ async fn an_event_that_fails_is_repeated_under_its_key_and_the_next_of_the_call_
 async fn what_the_receiver_refuses_is_parked_with_its_reason_and_goes_out_on_retry() {
     let folder = tempfile::tempdir().unwrap();
     let receiver = Receiver::answering(&[(422, json!({"error": "metadata is empty"}))]);
-    let (outbox, _stop) = deliver_to(&receiver.start().await, &folder.path().join("outbox.db")).await;
+    let (outbox, _stop) = deliver_to(&receiver.start().await, &folder.path().join("outbox.db"));
     for event in call("phone-CA1") {
         outbox.record(event).await;
     }

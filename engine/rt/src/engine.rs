@@ -1,7 +1,7 @@
 //! Starts the audio threads and spreads calls over them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -20,7 +20,7 @@ pub struct EngineSettings {
     pub threads: usize,
     /// Calls that one thread takes at most.
     pub calls_per_thread: usize,
-    /// SCHED_FIFO priority 1..=99, if any.
+    /// `SCHED_FIFO` priority 1..=99, if any.
     pub realtime_priority: Option<u8>,
     /// Pin thread n to core n.
     pub pin_cores: bool,
@@ -65,28 +65,34 @@ impl Engine {
         if settings.lock_memory {
             realtime::lock_memory();
         }
-        let stop = Arc::new(AtomicBool::new(false));
-        let (mut links, mut threads) = (Vec::new(), Vec::new());
+        // complete from the start, so that models which do not load stop the threads already started
+        let mut engine = Self {
+            links: Mutex::default(),
+            meters: Vec::new(),
+            limit: settings.threads * settings.calls_per_thread,
+            stop: Arc::new(AtomicBool::new(false)),
+            threads: Vec::new(),
+        };
         for number in 0..settings.threads {
             let (worker, link, judge) = Worker::new(settings.calls_per_thread, models(settings.calls_per_thread)?);
             let meter = Arc::clone(link.meter());
-            let (stopped, priority) = (Arc::clone(&stop), settings.realtime_priority);
+            let (stopped, priority) = (Arc::clone(&engine.stop), settings.realtime_priority);
             let core = settings.pin_cores.then_some(number);
-            threads.push(spawn(format!("audio-{number}"), move || {
+            engine.meters.push(Arc::clone(&meter));
+            engine.threads.push(spawn(format!("audio-{number}"), move || {
                 realtime::apply(priority, core);
                 run(worker, &meter, &stopped);
             }));
-            let stopped = Arc::clone(&stop);
-            threads.push(spawn(format!("judge-{number}"), move || judge.run(&stopped)));
-            links.push(link);
+            let stopped = Arc::clone(&engine.stop);
+            engine.threads.push(spawn(format!("judge-{number}"), move || judge.run(&stopped)));
+            engine.links.get_mut().unwrap_or_else(PoisonError::into_inner).push(link);
         }
-        let meters = links.iter().map(|link| Arc::clone(link.meter())).collect();
-        Ok(Self { links: Mutex::new(links), meters, limit: settings.threads * settings.calls_per_thread, stop, threads })
+        Ok(engine)
     }
 
     /// Admits a call to the thread with the fewest.
     pub fn admit(&self, settings: PortSettings) -> Result<CallPort, AdmitError> {
-        let mut links = self.links.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         links.sort_by_key(|link| link.meter().read().calls);
         links.iter_mut().find_map(|link| link.admit(settings)).ok_or(AdmitError::Full { limit: self.limit })
     }

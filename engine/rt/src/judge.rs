@@ -23,8 +23,8 @@ const POLL: Duration = Duration::from_millis(2);
 pub(crate) struct Ask {
     pub(crate) slot: usize,
     pub(crate) call: u64,
-    pub(crate) ask: AskId,
-    pub(crate) query: Box<TurnQuery>,
+    pub(crate) id: AskId,
+    pub(crate) query: TurnQuery,
 }
 
 /// An answer, with the box to be used again.
@@ -32,14 +32,15 @@ pub(crate) struct Answer {
     pub(crate) slot: usize,
     pub(crate) call: u64,
     pub(crate) verdict: Verdict,
-    pub(crate) query: Box<TurnQuery>,
+    pub(crate) query: TurnQuery,
 }
 
 /// The audio thread's end.
 pub(crate) struct JudgeLink {
     pub(crate) asks: Producer<Ask>,
     pub(crate) answers: Consumer<Answer>,
-    pub(crate) spare: Vec<Box<TurnQuery>>,
+    #[allow(clippy::vec_box)] // the boxes themselves go back and forth through the rings
+    pub(crate) spare: Vec<TurnQuery>,
     pub(crate) retired: Producer<SlotPort>,
 }
 
@@ -56,7 +57,7 @@ pub(crate) fn open(model: Option<Box<dyn TurnJudge>>, slots: usize) -> (JudgeLin
     let (answers_in, answers) = RingBuffer::new(ASKS_MAX);
     // every slot may retire in one tick
     let (retired_in, retired) = RingBuffer::new(slots.max(1) * 2);
-    let spare = if model.is_some() { (0..ASKS_MAX).map(|_| Box::default()).collect() } else { Vec::new() };
+    let spare = if model.is_some() { (0..ASKS_MAX).map(|_| TurnQuery::default()).collect() } else { Vec::new() };
     (JudgeLink { asks: asks_in, answers, spare, retired: retired_in }, Judge { asks, answers: answers_in, retired, model })
 }
 
@@ -64,11 +65,11 @@ impl Judge {
     /// Answers every waiting question and frees every retired call.
     pub fn step(&mut self) {
         while self.retired.pop().is_ok() {}
-        while let Ok(Ask { slot, call, ask, query }) = self.asks.pop() {
+        while let Ok(Ask { slot, call, id, query }) = self.asks.pop() {
             let Some(model) = &mut self.model else { return };
             let probability = model.judge(&query);
             // there are as many places for answers as there are boxes
-            let _ = self.answers.push(Answer { slot, call, verdict: Verdict { ask, probability }, query });
+            let _ = self.answers.push(Answer { slot, call, verdict: Verdict { ask: id, probability }, query });
         }
     }
 

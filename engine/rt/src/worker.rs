@@ -243,12 +243,12 @@ impl Worker {
             match ask {
                 TurnAsk::Nothing => {}
                 TurnAsk::Forget => features.reset(index),
-                TurnAsk::Query(ask) => match self.judge.spare.pop() {
+                TurnAsk::Query(id) => match self.judge.spare.pop() {
                     None => self.meter.ask_dropped(),
                     Some(mut query) => {
                         features.query(index, &mut query);
                         // as many places as boxes
-                        let _ = self.judge.asks.push(Ask { slot: index, call: slot.call, ask, query });
+                        let _ = self.judge.asks.push(Ask { slot: index, call: slot.call, id, query });
                     }
                 },
             }

@@ -1,0 +1,97 @@
+//! What one call costs, part by part: crossing a ring, the codec, a change of rate, voice activity.
+#![allow(missing_docs)] // divan names the benches by their functions
+
+use std::path::PathBuf;
+
+use divan::counter::ItemsCount;
+use divan::{Bencher, black_box, black_box_drop};
+use ort::session::Session;
+use ort::value::TensorRef;
+use voiced_benches::Speech;
+use voiced_core::codec::{mulaw_decode, mulaw_encode, sample_from_f32};
+use voiced_core::model::{VAD_WINDOW, VoiceActivity};
+use voiced_core::packet::{Codec, Packet};
+use voiced_core::resample::Resampler;
+use voiced_models_local::onnx::open_session;
+use voiced_models_local::vad::Silero;
+use voiced_models_local::weights::{ONNX_RUNTIME, SILERO_VAD, Weights};
+
+fn main() {
+    divan::main();
+}
+
+#[divan::bench]
+fn ring_packet_in_and_out(bencher: Bencher<'_, '_>) {
+    let (mut rim, mut audio) = rtrb::RingBuffer::new(64);
+    let packet = Packet::new(Codec::Mulaw, 0, 0, &[0; 160]).expect("20 ms fit a packet");
+    bencher.bench_local(|| {
+        rim.push(black_box(packet)).expect("there is room");
+        audio.pop().expect("there is a packet")
+    });
+}
+
+#[divan::bench]
+fn mulaw_decode_20_ms(bencher: Bencher<'_, '_>) {
+    let bytes: [u8; 160] = std::array::from_fn(|i| i as u8);
+    let mut sound = [0.0; 160];
+    bencher.bench_local(|| mulaw_decode(black_box(&bytes), black_box(&mut sound)));
+}
+
+#[divan::bench]
+fn mulaw_encode_20_ms(bencher: Bencher<'_, '_>) {
+    let mut speech = Speech::new(8_000, 0);
+    let sound: [i16; 160] = std::array::from_fn(|_| sample_from_f32(speech.next_sample()));
+    let mut bytes = [0; 160];
+    bencher.bench_local(|| mulaw_encode(black_box(&sound), black_box(&mut bytes)));
+}
+
+#[divan::bench(args = [(8_000, 16_000), (24_000, 8_000), (48_000, 16_000)])]
+fn resample_10_ms(bencher: Bencher<'_, '_>, (from_hz, to_hz): (u32, u32)) {
+    let mut resampler = Resampler::new(from_hz, to_hz);
+    let mut speech = Speech::new(from_hz, 0);
+    let input: Vec<f32> = (0..from_hz / 100).map(|_| speech.next_sample()).collect();
+    let mut output = vec![0.0; resampler.output_len_max(input.len())];
+    bencher.bench_local(|| resampler.process(black_box(&input), black_box(&mut output)));
+}
+
+/// Calls that voice activity hears at once: a window of 32 ms of each; an item is a call.
+const CALLS: [usize; 4] = [1, 8, 32, 128];
+
+#[divan::bench(args = CALLS)]
+fn vad_own_kernel(bencher: Bencher<'_, '_>, calls: usize) {
+    let mut silero = Silero::load(&weights(SILERO_VAD), calls).expect("the weights are those of the manifest");
+    let slots: Vec<usize> = (0..calls).collect();
+    let windows = windows(calls);
+    let mut probabilities = vec![0.0; calls];
+    bencher.counter(ItemsCount::new(calls)).bench_local(|| silero.run(&slots, black_box(&windows), black_box(&mut probabilities)));
+}
+
+/// The model's first axis is time, so calls cannot share a run. State is not carried over, which saves it copies.
+#[divan::bench(args = CALLS)]
+fn vad_onnx_runtime(bencher: Bencher<'_, '_>, calls: usize) {
+    let mut session = open_session(&weights(ONNX_RUNTIME), &weights(SILERO_VAD)).expect("the weights are those of the manifest");
+    let windows = windows(calls);
+    bencher.counter(ItemsCount::new(calls)).bench_local(|| windows.iter().for_each(|window| run(&mut session, window)));
+}
+
+fn run(session: &mut Session, window: &[f32; VAD_WINDOW]) {
+    let mut input = [0.0; 64 + VAD_WINDOW]; // the model hears the last 64 samples of the window before, too
+    input[64..].copy_from_slice(window);
+    let state = [0.0f32; 128];
+    let tensor = |shape: Vec<usize>, values| TensorRef::from_array_view((shape, values)).expect("the shape fits");
+    let (input, hidden, cell) = (tensor(vec![1, 576], &input[..]), tensor(vec![1, 1, 128], &state[..]), tensor(vec![1, 1, 128], &state[..]));
+    black_box_drop(session.run(ort::inputs!["input" => input, "h" => hidden, "c" => cell]).expect("the model runs"));
+}
+
+fn windows(calls: usize) -> Vec<[f32; VAD_WINDOW]> {
+    (0..calls as u32)
+        .map(|call| {
+            let mut speech = Speech::new(16_000, call);
+            std::array::from_fn(|_| speech.next_sample())
+        })
+        .collect()
+}
+
+fn weights(name: &str) -> PathBuf {
+    Weights::at(Weights::default_dir()).path(name).unwrap_or_else(|error| panic!("{error}"))
+}
