@@ -89,9 +89,11 @@ pub async fn run(context: CallContext, line: LineIo, port: CallPort) {
     let (mut beats, mut line_open, mut stt_open) = (0_u32, true, true);
     while !call.ended {
         tokio::select! {
-            from = from.recv(), if line_open => match from {
-                Some(from) => call.take_in(from).await,
-                None => { line_open = false; call.apply(Input::Gone(Gone::Lost)).await; }
+            from = from.recv(), if line_open => if let Some(from) = from {
+                call.take_in(from).await;
+            } else {
+                line_open = false;
+                call.apply(Input::Gone(Gone::Lost)).await;
             },
             event = heard.recv(), if stt_open => if let Some(event) = event { call.heard(event).await } else { stt_open = false },
             Some(said) = said.recv() => call.said(said).await,

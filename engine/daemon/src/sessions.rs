@@ -142,8 +142,7 @@ impl Switchboard for Desk {
         })?;
         let session_id = format!("phone-{}", incoming.call_sid);
         let (cancel, cancelled) = watch::channel(None);
-        let session =
-            Session { id: session_id.clone(), r#type: "phone", from: incoming.from.clone(), to: incoming.to.clone(), started_at_unix_ms: unix_ms() };
+        let session = Session { id: session_id.clone(), r#type: "phone", from: incoming.from.clone(), to: incoming.to.clone(), started_at_unix_ms: unix_ms() };
         sessions.live().insert(session_id.clone(), Live { session, cancel });
         sessions.metrics.calls_taken.add(1);
         tracing::info!(session = session_id, from = incoming.from, to = incoming.to, "call taken");
