@@ -65,7 +65,7 @@ pub async fn run(context: CallContext, line: LineIo, port: CallPort) {
     let LineIo { mut from, to } = line;
     let (said_in, mut said) = mpsc::channel(SAID_MAX);
     let (reports, reporter) = reporter(&context);
-    let SttSession { input, events: mut heard } = context.agent.stt.open();
+    let SttSession { input, events: heard } = context.agent.stt.open();
     let mut call = Call {
         conversation: Conversation::new(context.agent.conversation.clone()),
         replies: Replies::new(context.agent.leg.rate, said_in),
@@ -73,6 +73,8 @@ pub async fn run(context: CallContext, line: LineIo, port: CallPort) {
         port,
         to,
         stt: Some(input),
+        heard,
+        stt_open: true,
         ear: Ear::default(),
         reports,
         ended: false,
@@ -86,7 +88,7 @@ pub async fn run(context: CallContext, line: LineIo, port: CallPort) {
     beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let deadline = tokio::time::sleep(Duration::from_secs(call.context.agent.max_duration_s));
     tokio::pin!(deadline);
-    let (mut beats, mut line_open, mut stt_open) = (0_u32, true, true);
+    let (mut beats, mut line_open) = (0_u32, true);
     while !call.ended {
         tokio::select! {
             from = from.recv(), if line_open => if let Some(from) = from {
@@ -95,7 +97,7 @@ pub async fn run(context: CallContext, line: LineIo, port: CallPort) {
                 line_open = false;
                 call.apply(Input::Gone(Gone::Lost)).await;
             },
-            event = heard.recv(), if stt_open => if let Some(event) = event { call.heard(event).await } else { stt_open = false },
+            event = call.heard.recv(), if call.stt_open => if let Some(event) = event { call.hear(event).await } else { call.stt_open = false },
             Some(said) = said.recv() => call.said(said).await,
             _ = beat.tick() => {
                 call.serve_leg().await;
@@ -124,6 +126,8 @@ struct Call {
     port: CallPort,
     to: mpsc::Sender<ToLine>,
     stt: Option<mpsc::Sender<SttInput>>,
+    heard: mpsc::Receiver<SttEvent>,
+    stt_open: bool,
     ear: Ear,
     reports: mpsc::Sender<(u64, CallEventKind)>,
     ended: bool,
@@ -152,7 +156,7 @@ impl Call {
         }
     }
 
-    async fn heard(&mut self, event: SttEvent) {
+    async fn hear(&mut self, event: SttEvent) {
         self.observe(Observed::Transcript(event.clone()));
         self.apply(Input::Stt(event)).await;
     }
@@ -172,9 +176,7 @@ impl Call {
         while let Ok(event) = self.port.events.pop() {
             self.observe(Observed::Leg(event));
             self.context.metrics.leg(&event);
-            for input in self.ear.turn(&event) {
-                self.feed(input);
-            }
+            self.take_turn(&event);
             self.apply(Input::Leg(event)).await;
         }
         if let Some(ear) = &mut self.port.ear {
@@ -200,6 +202,23 @@ impl Call {
                 Err(mpsc::error::TrySendError::Closed(_)) => {}
             }
             let _ = self.port.outgoing.pop();
+        }
+    }
+
+    /// For a speech-to-text that wants a turn and not a stream: a session for each, with the sound before its begin.
+    fn take_turn(&mut self, event: &LegEvent) {
+        if self.context.agent.feed == SttFeed::Line {
+            return;
+        }
+        if let Some(before) = self.ear.turn(event) {
+            // who goes on after all is still in the same turn
+            if !matches!(event, LegEvent::Resumed { .. }) {
+                let SttSession { input, events } = self.context.agent.stt.open();
+                (self.stt, self.heard, self.stt_open) = (Some(input), events, true);
+            }
+            for sound in before {
+                self.feed(SttInput::Audio(sound));
+            }
         }
     }
 
@@ -303,18 +322,18 @@ impl Ear {
         None
     }
 
-    /// Opens and closes with the caller's turn; the sound before its begin comes back.
-    fn turn(&mut self, event: &LegEvent) -> Vec<SttInput> {
+    /// Opens and closes with the caller's turn; when it opens, the sound before its begin comes back.
+    fn turn(&mut self, event: &LegEvent) -> Option<Vec<Bytes>> {
         match event {
             LegEvent::SpeechStarted { .. } | LegEvent::Resumed { .. } | LegEvent::Held { .. } | LegEvent::Interrupted { .. } if !self.open => {
                 self.open = true;
-                self.before.drain(..).map(SttInput::Audio).collect()
+                Some(self.before.drain(..).collect())
             }
             LegEvent::TurnEnded { .. } | LegEvent::Unheld { .. } => {
                 self.open = false;
-                Vec::new()
+                None
             }
-            _ => Vec::new(),
+            _ => None,
         }
     }
 }

@@ -10,7 +10,7 @@ use voiced_events::outbox::{Entry, Store};
 use voiced_models_local::weights::FileState;
 use voiced_models_remote::descriptor::{Descriptor, Provider, Role};
 
-use crate::{agent, demo, dirs, serve};
+use crate::{agent, demo, dirs, lab, serve};
 
 /// A voice engine that answers phones.
 #[derive(Parser)]
@@ -31,6 +31,9 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Say everything that is wrong with the settings, at once.
     Check,
+    /// Fake providers, and telephones that measure a daemon.
+    #[command(subcommand)]
+    Lab(lab::Lab),
     /// Weights of the local models.
     #[command(subcommand)]
     Models(Models),
@@ -108,6 +111,7 @@ fn carry_out(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Serve => runtime()?.block_on(serve::until_stopped(settings))?,
         Command::Demo(args) => return runtime()?.block_on(demo::run(settings, args)),
+        Command::Lab(lab) => return runtime()?.block_on(lab::run(lab)),
         Command::Check => return Ok(check(&settings)),
         Command::Models(models) => return runtime()?.block_on(self::models(&settings, models)),
         Command::Events(events) => self::events(&settings, &events)?,

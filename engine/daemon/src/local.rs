@@ -28,7 +28,8 @@ impl LocalStt {
 }
 
 impl Stt for LocalStt {
-    /// Takes linear 16-bit sound at 16 kHz; says `Final` and `Finalized` when asked to finalise, nothing in between.
+    /// A session is one turn of the caller: linear 16-bit sound at 16 kHz. Asked to finalise, it transcribes all of the turn
+    /// so far, since a pause in the middle of a sentence must not cut what whisper knows of it in two.
     fn open(&self) -> SttSession {
         let (input, mut inputs) = mpsc::channel(stt::INPUT_MAX);
         let (events_in, events) = mpsc::channel(stt::EVENTS_MAX);
@@ -43,14 +44,14 @@ impl Stt for LocalStt {
                     }
                     SttInput::Finalize => {
                         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-                        let (whisper, heard) = (Arc::clone(&whisper), std::mem::take(&mut sound));
+                        let (whisper, heard) = (Arc::clone(&whisper), sound.clone());
                         let text = tokio::task::spawn_blocking(move || {
                             let _place = place;
                             whisper.transcribe(&heard, &mut Scratch::default())
                         });
                         let event = match text.await {
                             Ok(text) if text.trim().is_empty() => None,
-                            Ok(text) => Some(SttEvent::Final(text)),
+                            Ok(text) => Some(SttEvent::Interim(text)),
                             Err(_) => Some(SttEvent::Failed("local/whisper: transcription failed".into())),
                         };
                         for event in event.into_iter().chain([SttEvent::Finalized]) {

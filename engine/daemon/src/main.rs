@@ -5,6 +5,7 @@ mod call;
 mod cli;
 mod demo;
 mod dirs;
+mod lab;
 mod local;
 mod metrics;
 mod notify;

@@ -39,7 +39,6 @@ pub(crate) struct Answer {
 pub(crate) struct JudgeLink {
     pub(crate) asks: Producer<Ask>,
     pub(crate) answers: Consumer<Answer>,
-    #[allow(clippy::vec_box)] // the boxes themselves go back and forth through the rings
     pub(crate) spare: Vec<TurnQuery>,
     pub(crate) retired: Producer<SlotPort>,
 }
