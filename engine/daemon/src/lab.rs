@@ -36,6 +36,7 @@ pub enum Lab {
 }
 
 #[derive(Args)]
+#[allow(clippy::struct_field_names)] // the unit stands in each option's name
 pub struct Delays {
     /// From sound to the guess that holds it.
     #[arg(long, default_value_t = 200)]
@@ -59,7 +60,7 @@ pub struct PhoneArgs {
     /// Where the daemon listens.
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     url: String,
-    /// The daemon's WEBHOOK_URL, which signatures are made over.
+    /// The daemon's `WEBHOOK_URL`, which signatures are made over.
     #[arg(long, default_value = "http://127.0.0.1:8080")]
     public_url: String,
     /// Signs the requests, as Twilio does.

@@ -8,7 +8,7 @@
 //! window, so a caller's four seconds would pay for thirty. We pad by [`PADDING_SAMPLES`] only. That shortened window
 //! now and then makes the decoder repeat itself, hence a limit of tokens by duration and a stop on repetition.
 //!
-//! Whisper also likes to write "Thank you." over silence. Three guards: sound below [`QUIET_RMS`] is never decoded; the
+//! Whisper also likes to write "Thank you." over silence. Three guards: sound below `QUIET_RMS` is never decoded; the
 //! probability that the model itself gives to "no speech"; and how sure it was of the words that it wrote.
 
 mod ct2;
