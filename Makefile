@@ -5,7 +5,7 @@ SHELL := /bin/bash
 PACKAGES := build-essential pkg-config python3 python3-venv espeak-ng ca-certificates
 VOICED := target/release/voiced
 
-.PHONY: demo test bench run build lint doc deps weights
+.PHONY: demo test bench run build lint doc loom deps weights
 
 demo: weights
 	$(VOICED) demo
@@ -23,7 +23,7 @@ test: deps lint
 	cargo build --locked --workspace
 	target/debug/voiced models fetch
 	cargo test --locked --workspace
-	$(MAKE) doc
+	$(MAKE) loom doc
 
 lint: deps
 	cargo fmt --all --check
@@ -31,6 +31,10 @@ lint: deps
 
 doc: deps
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
+
+# Every order in which two threads can meet at what the audio threads share and we wrote ourselves.
+loom: deps
+	RUSTFLAGS="--cfg loom" cargo test --locked -p voiced-rt --lib --target-dir target/loom
 
 bench: weights
 	cargo bench --locked -p voiced-benches

@@ -10,14 +10,14 @@ use voiced_benches::Speech;
 use voiced_core::codec::{mulaw_from_sample, sample_from_f32};
 use voiced_core::frame::Rate;
 use voiced_core::id::TurnId;
-use voiced_core::leg::{ChunkEnd, Command, LegEvent, LegSettings, SpeechChunk, TranscriptHint};
+use voiced_core::leg::{ChunkEnd, Command, LegEvent, LegSettings, SpeechChunk, TextEnding, TranscriptHint};
 use voiced_core::line::ToLine;
 use voiced_core::packet::{Codec, Packet};
 use voiced_core::time::{TICK_MS, Tick};
 use voiced_models_local::denoise::{DenoiseKind, SonoraDenoise};
 use voiced_models_local::end_of_turn::{SmartTurn, SmartTurnFeatures};
 use voiced_models_local::vad::Silero;
-use voiced_models_local::weights::{ONNX_RUNTIME, SILERO_VAD, SMART_TURN, Weights};
+use voiced_models_local::weights::{SILERO_VAD, SMART_TURN, Weights};
 use voiced_rt::{CallPort, PortSettings, ThreadModels, Worker};
 
 /// Rows of the table: calls, and whether they are cleaned.
@@ -96,7 +96,7 @@ fn measure(calls: usize, denoise: bool) -> Result<String, Box<dyn Error>> {
 
 fn models(calls: usize, denoise: bool) -> Result<ThreadModels, Box<dyn Error>> {
     let weights = Weights::at(Weights::default_dir());
-    let judge = SmartTurn::load(&weights.path(ONNX_RUNTIME)?, &weights.path(SMART_TURN)?)?;
+    let judge = SmartTurn::load(&weights.path(SMART_TURN)?)?;
     Ok(ThreadModels {
         denoise: if denoise { Some(Box::new(SonoraDenoise::new(calls, DenoiseKind::Telephony))) } else { None },
         vad: Box::new(Silero::load(&weights.path(SILERO_VAD)?, calls)?),
@@ -133,7 +133,7 @@ impl Caller {
         while let Ok(event) = self.port.events.pop() {
             match event {
                 LegEvent::Paused { .. } => {
-                    let hint = TranscriptHint { words: 3, backchannel: false, complete: true, settled: true };
+                    let hint = TranscriptHint { words: 3, backchannel: false, ending: TextEnding::Complete, settled: true };
                     let _ = self.port.commands.push(Command::Hint(hint));
                 }
                 LegEvent::TurnEnded { turn, .. } => (self.reply, self.turns) = (Some((turn, 0)), self.turns + 1),

@@ -37,6 +37,7 @@ const RANGES: &[(&str, RangeInclusive<i64>)] = &[
     ("twilio.max_duration_s", 10..=86_400),
     ("twilio.bad_messages_max", 1..=100_000),
     ("events.attempts_max", 1..=10_000),
+    ("events.backlog_max", 1..=10_000_000),
     ("turn.endpoint_ms_min", 100..=3_000),
     ("turn.endpoint_ms_max", 200..=10_000),
     ("turn.hold_ms", 20..=2_000),
@@ -68,6 +69,15 @@ impl fmt::Display for Problem {
 
 /// Merges the default, a file's text (with its name) and the environment.
 pub fn load(file: Option<(&str, &str)>, environment: impl IntoIterator<Item = (String, String)>) -> Result<Settings, Vec<Problem>> {
+    match examine(file, environment) {
+        (Some(settings), problems) if problems.is_empty() => Ok(settings),
+        (_, problems) => Err(problems),
+    }
+}
+
+/// The same for `voiced check`: next to the problems the settings without what is wrong in them, so that more can be
+/// looked at; none when not even that can be had.
+pub fn examine(file: Option<(&str, &str)>, environment: impl IntoIterator<Item = (String, String)>) -> (Option<Settings>, Vec<Problem>) {
     let default: Table = DEFAULT.parse().expect("default.toml is checked by this crate's tests");
     let (mut merged, mut problems) = (default.clone(), Vec::new());
     if let Some((name, text)) = file {
@@ -80,10 +90,16 @@ pub fn load(file: Option<(&str, &str)>, environment: impl IntoIterator<Item = (S
         from_environment(&mut merged, &default, &variable, value, &mut problems);
     }
     check(&merged, &mut problems);
-    if !problems.is_empty() {
-        return Err(problems);
+    match Value::Table(merged).try_into() {
+        Ok(settings) => (Some(settings), problems),
+        Err(error) => {
+            // a number out of range does not fit its type either: that was told already
+            if problems.is_empty() {
+                problems.push(Problem { key: "settings".into(), from: "merged".into(), what: error.to_string() });
+            }
+            (None, problems)
+        }
     }
-    Value::Table(merged).try_into().map_err(|error| vec![Problem { key: "settings".into(), from: "merged".into(), what: error.to_string() }])
 }
 
 fn merge(into: &mut Table, default: &Table, layer: Table, path: &mut Vec<String>, from: &str, problems: &mut Vec<Problem>) {

@@ -4,5 +4,5 @@
 mod layers;
 mod settings;
 
-pub use layers::{Problem, load};
+pub use layers::{Problem, examine, load};
 pub use settings::*;

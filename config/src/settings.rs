@@ -47,6 +47,7 @@ pub struct Ema {
 pub struct Events {
     pub file: String,
     pub attempts_max: u32,
+    pub backlog_max: usize,
 }
 
 #[derive(Clone, Deserialize)]

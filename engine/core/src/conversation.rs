@@ -133,8 +133,8 @@ impl Conversation {
             }
             Input::Leg(event) => self.leg(now, event, actions),
             Input::Stt(SttEvent::Failed(_)) => {
-                let apology = self.settings.apology.clone();
-                self.farewell(now, apology, "agent_hung_up", actions);
+                // an agent that cannot hear must not ask
+                self.farewell(now, self.settings.goodbye.clone(), "agent_hung_up", actions);
             }
             Input::Stt(event) => {
                 if self.caller.hear(now, &event) {

@@ -53,10 +53,22 @@ pub struct TranscriptHint {
     pub words: u16,
     /// All of them are backchannel ("mhm", "okay", "right").
     pub backchannel: bool,
-    /// The text reads as complete: ends with a sentence mark and not with a conjunction, filler or open number.
-    pub complete: bool,
+    /// How the text ends.
+    pub ending: TextEnding,
     /// The provider has settled the text.
     pub settled: bool,
+}
+
+/// What the end of a transcript says about whether more follows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TextEnding {
+    /// Nothing: no words, or words without any mark, as many providers give them.
+    #[default]
+    Unmarked,
+    /// A sentence mark.
+    Complete,
+    /// A conjunction, a filler, a comma or an open number: nobody stops there.
+    Open,
 }
 
 /// From the rim to the leg; FIFO.

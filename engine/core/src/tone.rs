@@ -1,17 +1,22 @@
 //! Tones: keys pressed on a telephone, recognised in the sound, and a beep.
 //!
-//! A key is one tone of a low and one of a high group of four. Two banks of eight Goertzel filters run over windows of
-//! 20 ms, half a window apart, so that every 10 ms brings a result. A window names a key when one tone of each group
-//! stands well above its neighbours, both are about equally loud, and together they hold nearly all of the sound; speech
-//! fails at one of the three. Three windows in a row make a key, two without it make its end: a key of 40 ms is always
-//! found, one below 20 ms never, whatever its place among the windows.
+//! A key is one tone of a low and one of a high group of four. Eight Goertzel filters turn every 10 ms into a phasor for
+//! each tone; two neighbours make a window of 20 ms, so that every 10 ms brings a result. A window names a key when one
+//! tone of each group stands well above its neighbours, both are about equally loud, both turned by as much as their
+//! frequency demands, and together they hold most of the sound. Three windows in a row make a key, if two of them held
+//! nothing else; two without it make its end: a key of 40 ms is always found, one below 20 ms never, whatever its place
+//! among the windows. Harmonics of a voice meet two of the frequencies now and then, but glide, and are never alone.
+
+use std::f64::consts::TAU;
 
 use crate::frame::{HEARD_LEN, HeardFrame, Rate};
 
 /// Keys by low tone, then by high tone.
 const KEYS: [[char; 4]; 4] = [['1', '2', '3', 'A'], ['4', '5', '6', 'B'], ['7', '8', '9', 'C'], ['*', '0', '#', 'D']];
-/// 2 cos(2π f / 16 kHz) of the low group, 697, 770, 852, 941 Hz, then the high, 1209, 1336, 1477, 1633 Hz.
-const COEFFICIENTS: [f32; 8] = [1.9255487, 1.9092619, 1.8890969, 1.8649945, 1.7787929, 1.7310027, 1.6729072, 1.6026643];
+/// The low group, then the high.
+const TONES_HZ: [f64; 8] = [697.0, 770.0, 852.0, 941.0, 1_209.0, 1_336.0, 1_477.0, 1_633.0];
+/// Samples a second of what is heard.
+const RATE_HZ: f64 = 16_000.0;
 /// Samples in a window: 20 ms.
 const WINDOW_LEN: usize = 2 * HEARD_LEN;
 /// Windows that must agree.
@@ -20,23 +25,29 @@ const WINDOWS_ON: u32 = 3;
 const WINDOWS_OFF: u32 = 2;
 /// Weakest sound looked at, -50 dB of full scale.
 const POWER_MIN: f32 = 1e-5;
-/// Share of the sound that the two tones hold at least; 1 for pure tones of the exact frequency in a whole window, 0.6
-/// at the frequency tolerance of 1.5 %.
-const SHARE_MIN: f32 = 0.55;
-/// High tone over low tone at most, 8 dB: lines weaken the high group, so that senders may lift it.
+/// Share of a window's sound that the two tones hold at least: 0.75 where a key begins or ends within it.
+const SHARE_MIN: f32 = 0.7;
+/// The same of a window that lies within the key: 1 less the line's noise, here 10 dB.
+const PURE_SHARE_MIN: f32 = 0.9;
+/// Windows that lie within a key of 40 ms at least.
+const WINDOWS_PURE: u32 = 2;
+/// Deviation from a tone's frequency at most. Senders may be off by 1.5 %, 3.5 % must not count; the other tone blurs what
+/// 20 ms can tell.
+const DETUNE_MAX: f64 = 0.025;
+/// Low tone over high tone at most, 8 dB as in ITU-T Q.24: lines weaken the high group.
 const TWIST_MAX: f32 = 6.3;
-/// Low tone over high tone at most, 6 dB: lines do not weaken the low group, but speech has most of its power there.
-const REVERSE_TWIST_MAX: f32 = 4.0;
+/// High tone over low tone at most, 4 dB as in Q.24: senders lift the high group by 2 dB.
+const REVERSE_TWIST_MAX: f32 = 2.5;
 /// A tone over the next one of its group, 6 dB.
 const CLEAR_OF_GROUP: f32 = 4.0;
 
 /// Recognises keys in the caller's sound.
 pub struct DtmfDetector {
-    banks: [Bank; 2],
-    /// The bank whose window ends with the next frame.
-    ending: usize,
+    bank: Bank,
+    before: Block,
     candidate: Option<char>,
     windows_on: u32,
+    windows_pure: u32,
     pressed: Option<char>,
     windows_off: u32,
 }
@@ -44,7 +55,7 @@ pub struct DtmfDetector {
 impl DtmfDetector {
     /// No key pressed.
     pub fn new() -> Self {
-        Self { banks: [Bank::default(); 2], ending: 0, candidate: None, windows_on: 0, pressed: None, windows_off: 0 }
+        Self { bank: Bank::new(), before: Block::default(), candidate: None, windows_on: 0, windows_pure: 0, pressed: None, windows_off: 0 }
     }
 
     /// Forgets all sound.
@@ -54,23 +65,24 @@ impl DtmfDetector {
 
     /// Takes the next 10 ms; a key is told once, when it has been pressed long enough.
     pub fn push(&mut self, frame: &HeardFrame) -> Option<char> {
-        for bank in &mut self.banks {
-            bank.push(frame);
-        }
-        let key = self.banks[self.ending].key();
-        self.banks[self.ending] = Bank::default();
-        self.ending = 1 - self.ending;
-        self.settle(key)
+        let block = self.bank.block(frame);
+        let before = std::mem::replace(&mut self.before, block);
+        self.settle(self.bank.key(&before, &block))
     }
 
-    fn settle(&mut self, key: Option<char>) -> Option<char> {
-        self.windows_on = if key == self.candidate { self.windows_on.saturating_add(1) } else { 1 };
-        self.candidate = key;
+    fn settle(&mut self, window: Option<Window>) -> Option<char> {
+        let (key, share) = window.map_or((None, 0.0), |window| (Some(window.key), window.share));
+        if key != self.candidate {
+            (self.candidate, self.windows_on, self.windows_pure) = (key, 0, 0);
+        }
+        self.windows_on = self.windows_on.saturating_add(1);
+        self.windows_pure = self.windows_pure.saturating_add(u32::from(share >= PURE_SHARE_MIN));
         self.windows_off = if key == self.pressed { 0 } else { self.windows_off.saturating_add(1) };
         if self.windows_off >= WINDOWS_OFF {
             self.pressed = None;
         }
-        let new = key.filter(|_| self.windows_on >= WINDOWS_ON && self.pressed != key);
+        let sure = self.windows_on >= WINDOWS_ON && self.windows_pure >= WINDOWS_PURE;
+        let new = key.filter(|_| sure && self.pressed != key);
         if new.is_some() {
             self.pressed = new;
             self.windows_off = 0;
@@ -85,47 +97,112 @@ impl Default for DtmfDetector {
     }
 }
 
-/// Eight Goertzel filters side by side.
+/// A window that holds a key, and the share of its sound that is the key's.
+struct Window {
+    key: char,
+    share: f32,
+}
+
+/// What the filters make of 10 ms.
 #[derive(Clone, Copy, Default)]
-struct Bank {
-    last: [f32; 8],
-    before: [f32; 8],
+struct Block {
+    tones: [Phasor; 8],
     energy: f32,
 }
 
-impl Bank {
-    fn push(&mut self, frame: &HeardFrame) {
-        for &sample in frame {
-            for tone in 0..8 {
-                let now = sample + COEFFICIENTS[tone] * self.last[tone] - self.before[tone];
-                self.before[tone] = self.last[tone];
-                self.last[tone] = now;
-            }
-        }
-        self.energy += frame.iter().map(|sample| sample * sample).sum::<f32>();
+/// Amplitude and phase of a tone.
+#[derive(Clone, Copy, Default)]
+struct Phasor {
+    re: f32,
+    im: f32,
+}
+
+impl Phasor {
+    fn at(angle: f64) -> Self {
+        Self { re: angle.cos() as f32, im: angle.sin() as f32 }
     }
 
-    /// The key that this window holds.
-    fn key(&self) -> Option<char> {
-        let total = self.energy / WINDOW_LEN as f32;
+    fn power(self) -> f32 {
+        self.re * self.re + self.im * self.im
+    }
+
+    fn turned(self, by: Self) -> Self {
+        Self { re: self.re * by.re - self.im * by.im, im: self.re * by.im + self.im * by.re }
+    }
+}
+
+/// Eight Goertzel filters side by side.
+struct Bank {
+    /// 2 cos ω of each filter.
+    coefficients: [f32; 8],
+    /// The angle ω by which each tone turns from sample to sample.
+    sample_turns: [Phasor; 8],
+    /// The same from block to block.
+    block_turns: [Phasor; 8],
+    /// Cosine of the largest angle that a block may lie off from where the one before leads.
+    alignment_min: [f32; 8],
+}
+
+impl Bank {
+    fn new() -> Self {
+        let angles = TONES_HZ.map(|hz| TAU * hz / RATE_HZ);
+        let block = HEARD_LEN as f64;
+        Self {
+            coefficients: angles.map(|angle| 2.0 * angle.cos() as f32),
+            sample_turns: angles.map(Phasor::at),
+            block_turns: angles.map(|angle| Phasor::at(angle * block)),
+            alignment_min: angles.map(|angle| (angle * block * DETUNE_MAX).cos() as f32),
+        }
+    }
+
+    fn block(&self, frame: &HeardFrame) -> Block {
+        let (mut last, mut before) = ([0.0; 8], [0.0; 8]);
+        for &sample in frame {
+            for tone in 0..8 {
+                let now = sample + self.coefficients[tone] * last[tone] - before[tone];
+                before[tone] = last[tone];
+                last[tone] = now;
+            }
+        }
+        let phasor = |tone: usize| {
+            let Phasor { re: cos, im: sin } = self.sample_turns[tone];
+            Phasor { re: last[tone] - before[tone] * cos, im: before[tone] * sin }
+        };
+        Block { tones: std::array::from_fn(phasor), energy: frame.iter().map(|sample| sample * sample).sum() }
+    }
+
+    /// The key that two neighbouring blocks hold.
+    fn key(&self, before: &Block, block: &Block) -> Option<Window> {
+        let total = (before.energy + block.energy) / WINDOW_LEN as f32;
         if total < POWER_MIN {
             return None;
         }
-        let power = self.powers();
+        // where the block before leads, if its tones are exactly ours
+        let led: [Phasor; 8] = std::array::from_fn(|tone| before.tones[tone].turned(self.block_turns[tone]));
+        let power: [f32; 8] = std::array::from_fn(|tone| {
+            let (led, now) = (led[tone], block.tones[tone]);
+            Phasor { re: led.re + now.re, im: led.im + now.im }.power()
+        });
         let (low, high) = (strongest(&power[..4])?, strongest(&power[4..])?);
-        let (low_power, high_power) = (power[low], power[4 + high]);
-        let clean = low_power + high_power >= SHARE_MIN * total;
-        let level = high_power <= TWIST_MAX * low_power && low_power <= REVERSE_TWIST_MAX * high_power;
-        (clean && level).then_some(KEYS[low][high])
+        let tone_power = |tone: usize| self.tone_power(tone, led[tone], block.tones[tone]);
+        let (low_power, high_power) = (tone_power(low)?, tone_power(4 + high)?);
+        let share = (low_power + high_power) / total;
+        let level = low_power <= TWIST_MAX * high_power && high_power <= REVERSE_TWIST_MAX * low_power;
+        (share >= SHARE_MIN && level).then_some(Window { key: KEYS[low][high], share })
     }
 
-    /// Mean power of each tone over the window: half its squared amplitude.
-    fn powers(&self) -> [f32; 8] {
-        let scale = 2.0 / (WINDOW_LEN * WINDOW_LEN) as f32;
-        std::array::from_fn(|tone| {
-            let (last, before) = (self.last[tone], self.before[tone]);
-            (last * last + before * before - COEFFICIENTS[tone] * last * before) * scale
-        })
+    /// Mean power over the window of a tone near this frequency, half its squared amplitude; none if it is another.
+    fn tone_power(&self, tone: usize, led: Phasor, now: Phasor) -> Option<f32> {
+        let (led_amplitude, now_amplitude) = (led.power().sqrt(), now.power().sqrt());
+        let alignment = (led.re * now.re + led.im * now.im) / (led_amplitude * now_amplitude);
+        if alignment.is_nan() || alignment < self.alignment_min[tone] {
+            return None;
+        }
+        // within a block, too, a tone off the filter's frequency turns away from it and adds up to less
+        let half_turn = alignment.clamp(-1.0, 1.0).acos() / 2.0;
+        let kept = if half_turn < 1e-3 { 1.0 } else { half_turn.sin() / half_turn };
+        let amplitude = (led_amplitude + now_amplitude) / kept;
+        Some(2.0 * amplitude * amplitude / (WINDOW_LEN * WINDOW_LEN) as f32)
     }
 }
 

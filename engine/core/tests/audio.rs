@@ -372,6 +372,31 @@ fn a_voice_and_a_single_tone_are_no_keys() {
 }
 
 #[test]
+fn a_key_is_told_over_a_lossy_and_noisy_line() {
+    let mut seed = 1_u32;
+    let mut sound = Vec::new();
+    for (low, high) in [(0.4, 0.18), (0.2, 0.3)] {
+        sound.extend(sine(770.0, 16_000, 60 * 16).iter().zip(sine(1_336.0, 16_000, 60 * 16)).map(|(a, b)| a * low + b * high));
+        sound.extend(vec![0.0; 60 * 16]);
+    }
+    for sample in &mut sound {
+        seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        *sample += (seed as f32 / u32::MAX as f32 - 0.5) * 0.1; // 15 dB below the key
+    }
+    assert_eq!(keys_in(&sound), "55");
+}
+
+#[test]
+fn tones_off_their_frequency_or_beside_other_sound_are_no_keys() {
+    for detune in [0.965, 1.035] {
+        let keys = "123A456B789C*0#D".chars().flat_map(|key| [key_tone(key, 100, detune), vec![0.0; 640]].concat());
+        assert_eq!(keys_in(&keys.collect::<Vec<f32>>()), "", "detuned {detune}");
+    }
+    let beside: Vec<f32> = key_tone('5', 400, 1.0).iter().zip(sine(330.0, 16_000, 6_400)).map(|(key, voice)| key + voice * 0.2).collect();
+    assert_eq!(keys_in(&beside), "");
+}
+
+#[test]
 fn a_beep_has_its_length_and_no_hard_edges() {
     let mut beep = Beep::new(Rate::Hz8000, 1_000.0, 100);
     let mut sound = [0; 1_000];

@@ -222,7 +222,7 @@ fn other_words_void_the_attempt_and_are_asked_again() {
     assert_eq!(asked(&again), [(2, 1, "My sink is leaking.".to_owned())]);
     assert!(spoken(&call.token(2, 0, "Tell me more about it. ")).is_empty(), "the old attempt is void");
     assert_eq!(released(&call.turn_ends(2)), [(2, 1)]);
-    assert_eq!(spoken(&call.token(2, 1, "Oh dear me, a leak. ")), ["Oh dear me,", "a leak."]);
+    assert_eq!(spoken(&call.token(2, 1, "Oh dear me, that is a leak. ")), ["Oh dear me,", "that is a leak."]);
 }
 
 #[test]
@@ -428,14 +428,14 @@ fn a_voice_that_fails_is_tried_once_more_for_the_apology() {
 }
 
 #[test]
-fn without_ears_the_agent_apologises_and_hangs_up() {
+fn without_ears_the_agent_says_goodbye_and_hangs_up() {
     let mut call = Call::greeted();
     assert!(takes_floor(&call.stt(SttEvent::Failed("stt: refused".into()))));
     call.floor(2);
     call.reply_starts(2);
     assert!(hangs_up(&call.reply_heard(2)));
     call.give(Input::Gone(Gone::HungUp));
-    assert_eq!(call.transcript()[1..], ["agent@welcome: Sorry, something went wrong here.", "ended@welcome: agent_hung_up"]);
+    assert_eq!(call.transcript()[1..], ["agent@welcome: Goodbye then.", "ended@welcome: agent_hung_up"]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::{broadcast, mpsc, watch};
-use tokio::time::{Duration, MissedTickBehavior, interval};
+use tokio::time::{Duration, MissedTickBehavior, interval, sleep};
 use voiced_core::conversation::{Action, Conversation, Input, TurnTiming};
 use voiced_core::event::{CallEvent, CallEventKind};
 use voiced_core::leg::{Command, LegEvent};
@@ -23,18 +23,18 @@ use crate::agent::{Agent, SttFeed};
 use crate::metrics::Metrics;
 use crate::replies::{Replies, Said};
 
-/// The rim looks at the leg's rings this often: half a packet.
-const BEAT: Duration = Duration::from_millis(10);
-/// Beats between looks at timeouts.
-const BEATS_PER_TICK: u32 = 10;
+/// How often timeouts are looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// What a full ring or line did not take is offered again after this: a packet's length.
+const AGAIN: Duration = Duration::from_millis(20);
 /// What providers may say before the call has taken it in: seconds of sound; they wait beyond it.
 const SAID_MAX: usize = 128;
 /// Events waiting for the disk: a call makes one every few seconds.
 const REPORTS_MAX: usize = 64;
 /// Sound before the moment that speech was noticed, for a transcript that begins with the first syllable: 480 ms of 10 ms frames.
 const PRE_ROLL_FRAMES: usize = 48;
-/// A line that takes nothing this long is dead, in items; Twilio's socket buffers more than a second before this.
-const LINE_STUCK_MAX: u32 = 500;
+/// Times that a line may take nothing before it is dead: 5 s and more; Twilio's socket buffers more than a second before the first.
+const LINE_STUCK_MAX: u32 = 250;
 
 /// What a watcher of a call may see, e.g. the demo's timeline.
 #[derive(Clone, Debug)]
@@ -79,16 +79,18 @@ pub async fn run(context: CallContext, line: LineIo, port: CallPort) {
         reports,
         ended: false,
         stuck: 0,
+        left_over: false,
         context,
     };
     call.report(CallEventKind::CallInitiated { metadata: call.context.metadata.clone(), started_at_unix_ms: unix_ms() }).await;
     call.apply(Input::Started).await;
     let (mut cancel, mut drained) = (call.context.cancel.clone(), call.context.drained.clone());
-    let mut beat = interval(BEAT);
-    beat.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let bell = Arc::clone(&call.port.bell);
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let deadline = tokio::time::sleep(Duration::from_secs(call.context.agent.max_duration_s));
     tokio::pin!(deadline);
-    let (mut beats, mut line_open) = (0_u32, true);
+    let mut line_open = true;
     while !call.ended {
         tokio::select! {
             from = from.recv(), if line_open => if let Some(from) = from {
@@ -99,13 +101,9 @@ pub async fn run(context: CallContext, line: LineIo, port: CallPort) {
             },
             event = call.heard.recv(), if call.stt_open => if let Some(event) = event { call.hear(event).await } else { call.stt_open = false },
             Some(said) = said.recv() => call.said(said).await,
-            _ = beat.tick() => {
-                call.serve_leg().await;
-                beats += 1;
-                if beats % BEATS_PER_TICK == 0 {
-                    call.apply(Input::Tick).await;
-                }
-            }
+            () = bell.rung() => call.serve_leg().await,
+            () = sleep(AGAIN), if call.left_over => call.serve_leg().await,
+            _ = tick.tick() => call.apply(Input::Tick).await,
             () = &mut deadline => call.apply(Input::MaxDuration).await,
             Ok(()) = cancel.changed() => {
                 let gone = cancel.borrow_and_update().unwrap_or(Gone::HungUp);
@@ -113,6 +111,7 @@ pub async fn run(context: CallContext, line: LineIo, port: CallPort) {
             }
             Ok(()) = drained.changed() => call.apply(Input::Drain).await,
         }
+        call.left_over |= call.replies.hand_over(&mut call.port.speech);
     }
     let _ = call.to.try_send(ToLine::HangUp); // a line that is gone needs none
     drop(call);
@@ -132,6 +131,8 @@ struct Call {
     reports: mpsc::Sender<(u64, CallEventKind)>,
     ended: bool,
     stuck: u32,
+    /// Something waits for room.
+    left_over: bool,
     context: CallContext,
 }
 
@@ -188,7 +189,7 @@ impl Call {
                 }
             }
         }
-        self.replies.hand_over(&mut self.port.speech);
+        self.left_over = false;
         while let Ok(item) = self.port.outgoing.peek().copied() {
             match self.to.try_send(item) {
                 Ok(()) => self.stuck = 0,
@@ -197,6 +198,7 @@ impl Call {
                     if self.stuck > LINE_STUCK_MAX {
                         self.apply(Input::Gone(Gone::Lost)).await;
                     }
+                    self.left_over = true;
                     return;
                 }
                 Err(mpsc::error::TrySendError::Closed(_)) => {}
@@ -292,7 +294,10 @@ fn reporter(context: &CallContext) -> (mpsc::Sender<(u64, CallEventKind)>, tokio
     let (reports, mut waiting) = mpsc::channel::<(u64, CallEventKind)>(REPORTS_MAX);
     let (outbox, session_id, call_sid) = (context.outbox.clone(), context.session_id.clone(), context.call_sid.clone());
     let task = tokio::spawn(async move {
-        let mut sequence = 0;
+        // a call that is connected once more goes on in its session: two events of one number would be one
+        let session = session_id.clone();
+        let counted = outbox.with(move |store| store.next_sequence(&session)).await;
+        let mut sequence = counted.and_then(|next| next).unwrap_or(0);
         while let Some((at_unix_ms, kind)) = waiting.recv().await {
             let event = CallEvent { session_id: session_id.clone(), call_sid: call_sid.clone(), at_unix_ms, sequence, kind };
             outbox.record(event).await; // a refusal of the disk is logged there

@@ -1,6 +1,7 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -86,7 +87,8 @@ pub fn run() -> ExitCode {
         let quiet = matches!(cli.command, Command::Demo(_) | Command::Models(_) | Command::Events(_) | Command::Check);
         tracing_subscriber::EnvFilter::new(if quiet { "warn" } else { "info" })
     });
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // colours are for terminals: in a journal or a file they are noise
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).init();
     match carry_out(cli) {
         Ok(code) => code,
         Err(error) => {
@@ -97,38 +99,44 @@ pub fn run() -> ExitCode {
 }
 
 fn carry_out(cli: Cli) -> Result<ExitCode> {
-    let settings = match load(cli.config.as_deref()) {
-        Ok(settings) => settings,
-        Err(problems) => {
-            for problem in &problems {
-                eprintln!("voiced: {problem}");
-            }
-            eprintln!("voiced: {} problem(s) in the settings", problems.len());
-            return Ok(ExitCode::FAILURE);
+    let (settings, mut problems) = read(cli.config.as_deref());
+    if let (Command::Check, Some(settings)) = (&cli.command, &settings) {
+        problems.extend(beyond_settings(settings));
+    }
+    let Some(settings) = settings.filter(|_| problems.is_empty()) else {
+        for problem in &problems {
+            eprintln!("voiced: {problem}");
         }
+        eprintln!("voiced: {} problem(s) in the settings", problems.len());
+        return Ok(ExitCode::FAILURE);
     };
     let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the async runtime does not start");
     match cli.command {
         Command::Serve => runtime()?.block_on(serve::until_stopped(settings))?,
         Command::Demo(args) => return runtime()?.block_on(demo::run(settings, args)),
         Command::Lab(lab) => return runtime()?.block_on(lab::run(lab)),
-        Command::Check => return Ok(check(&settings)),
+        Command::Check => println!("settings are good"),
         Command::Models(models) => return runtime()?.block_on(self::models(&settings, models)),
         Command::Events(events) => self::events(&settings, &events)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn load(path: Option<&std::path::Path>) -> Result<Settings, Vec<String>> {
-    let text = path.map(|path| std::fs::read_to_string(path).map_err(|error| vec![format!("{}: {error}", path.display())])).transpose()?;
+/// The settings, and everything that is wrong with them.
+fn read(path: Option<&Path>) -> (Option<Settings>, Vec<String>) {
+    let text = match path.map(std::fs::read_to_string).transpose() {
+        Ok(text) => text,
+        Err(error) => return (None, vec![format!("{}: {error}", path.unwrap_or(Path::new("")).display())]),
+    };
     let name = path.map(|path| path.display().to_string()).unwrap_or_default();
     // a variable that is not UTF-8 is none of ours
     let environment = std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
-    voiced_config::load(text.as_deref().map(|text| (name.as_str(), text)), environment).map_err(|problems| problems.iter().map(ToString::to_string).collect())
+    let (settings, problems) = voiced_config::examine(text.as_deref().map(|text| (name.as_str(), text)), environment);
+    (settings, problems.iter().map(ToString::to_string).collect())
 }
 
 /// What the settings' own checks cannot know: whether providers, keys, script and weights fit.
-fn check(settings: &Settings) -> ExitCode {
+fn beyond_settings(settings: &Settings) -> Vec<String> {
     let mut problems = Vec::new();
     let roles = [(Role::Stt, &settings.agent.stt), (Role::Llm, &settings.agent.llm), (Role::Tts, &settings.agent.tts)];
     for (role, text) in roles {
@@ -143,17 +151,10 @@ fn check(settings: &Settings) -> ExitCode {
     if missing > 0 {
         problems.push(format!("{missing} weight files are missing or wrong in {}: run `voiced models fetch`", weights.dir().display()));
     }
-    for problem in &problems {
-        eprintln!("voiced: {problem}");
-    }
     if settings.twilio.auth_token.is_empty() {
         eprintln!("voiced: note: TWILIO_AUTH_TOKEN is not set, so every Twilio request will be refused");
     }
-    if problems.is_empty() {
-        println!("settings are good");
-        return ExitCode::SUCCESS;
-    }
-    ExitCode::FAILURE
+    problems
 }
 
 fn missing_key(settings: &Settings, named: &Descriptor, text: &str) -> Option<String> {

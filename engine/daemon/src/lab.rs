@@ -13,7 +13,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 use voiced_core::resample::Resampler;
 use voiced_lab::phone::{CallReport, CallScript, Phone, PhoneEvent, PhoneSettings, Step};
-use voiced_lab::providers::{FakeProviders, Latency, Script};
+use voiced_lab::providers::{Answer, FakeProviders, Latency, Script};
 
 /// Quiet after which a caller takes the agent to be done, in ms.
 const QUIET_MS: u64 = 600;
@@ -24,6 +24,13 @@ const BARGE_IN_EVERY: usize = 4;
 const BARGE_IN_AFTER_MS: u64 = 800;
 /// Calls start this far apart, so that they are not in step.
 const STAGGER: Duration = Duration::from_millis(97);
+/// What the fake language model says, in turns.
+const REPLIES: [&str; 4] = [
+    "Thank you, I have written that down. Is there anything else that I should know about it?",
+    "I see. Let me look that up for you, it only takes a moment.",
+    "All right, that helps a lot. Could you tell me when it started?",
+    "Of course. I can send somebody tomorrow morning, or would the afternoon be better for you?",
+];
 /// A response later than this is what a caller feels as silence, in ms.
 const LATE_MS: u64 = 1_000;
 
@@ -78,7 +85,7 @@ pub struct PhoneArgs {
     /// Write each call's recording here.
     #[arg(long)]
     record: Option<PathBuf>,
-    /// Also write the figures to this file.
+    /// Also write the figures, and each turn, to this file.
     #[arg(long)]
     json: Option<PathBuf>,
 }
@@ -101,7 +108,11 @@ async fn providers(delays: &Delays) -> Result<ExitCode> {
     };
     // more words than any recording has time for: how long the caller speaks decides how many are heard
     let caller = |_: usize, utterance: usize| (0..400).map(|word| format!("word{utterance}x{word}")).collect::<Vec<_>>().join(" ");
-    let fakes = FakeProviders::start(latency, Script { caller: Arc::new(caller), ..Script::default() }).await?;
+    let agent = |request: &serde_json::Value| {
+        let turns = request["messages"].as_array().map_or(0, Vec::len);
+        Answer::text(REPLIES[turns % REPLIES.len()])
+    };
+    let fakes = FakeProviders::start(latency, Script { caller: Arc::new(caller), agent: Arc::new(agent), ..Script::default() }).await?;
     println!("DEEPGRAM_BASE_URL={}", fakes.deepgram.base_url);
     println!("OPENAI_BASE_URL={}", fakes.openai_chat.base_url);
     println!("CARTESIA_BASE_URL={}", fakes.cartesia.base_url);
@@ -151,6 +162,8 @@ async fn phones(args: &PhoneArgs) -> Result<ExitCode> {
     let figures = figures(&reports, failed);
     println!("{}", serde_json::to_string_pretty(&figures)?);
     if let Some(file) = &args.json {
+        let mut figures = figures;
+        figures["turns"] = reports.iter().flat_map(turns).collect();
         std::fs::write(file, figures.to_string()).with_context(|| file.display().to_string())?;
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -195,6 +208,17 @@ fn figures(reports: &[CallReport], failed: usize) -> serde_json::Value {
         "barge_in_to_clear_ms": { "asked": barge_ins, "cleared": clears.len(), "p50": percentile(&mut clears, 50), "p95": percentile(&mut clears, 95) },
         "media": sum(|report| report.counts.media), "gaps": sum(|report| report.counts.gaps),
         "warnings": sum(|report| report.counts.warnings), "late_frames_of_the_phone": sum(|report| report.counts.late_frames),
+    })
+}
+
+/// Each thing said in a call, and how it was taken.
+fn turns(report: &CallReport) -> impl Iterator<Item = serde_json::Value> {
+    report.utterances.iter().map(|said| {
+        let barge_in = report.barge_ins.iter().find(|cut| cut.at_ms == said.from_ms);
+        json!({
+            "call": report.call_sid, "said": said.label, "from_ms": said.from_ms, "until_ms": said.until_ms, "response_ms": said.response_ms,
+            "cut_off": said.cut_off, "clear_ms": barge_in.and_then(|cut| cut.clear_ms), "stopped_ms": barge_in.and_then(|cut| cut.stopped_ms),
+        })
     })
 }
 

@@ -1,6 +1,7 @@
 //! The `voiced` daemon: settings → build → serve → drain.
 
 mod agent;
+mod backlog;
 mod call;
 mod cli;
 mod demo;

@@ -159,8 +159,8 @@ impl Replies {
         self.by_turn = self.by_turn.split_off(&turn);
     }
 
-    /// Hands the leg as much released sound as its ring takes.
-    pub fn hand_over(&mut self, speech: &mut Producer<SpeechChunk>) {
+    /// Hands the leg as much released sound as its ring takes; true when some is left.
+    pub fn hand_over(&mut self, speech: &mut Producer<SpeechChunk>) -> bool {
         for reply in self.by_turn.values_mut().filter(|reply| reply.released) {
             while !speech.is_full()
                 && let Some(chunk) = reply.chunks.pop_front()
@@ -169,6 +169,7 @@ impl Replies {
             }
         }
         self.by_turn.retain(|_, reply| !(reply.released && reply.complete && reply.chunks.is_empty()));
+        self.by_turn.values().any(|reply| reply.released && !reply.chunks.is_empty())
     }
 
     fn start(&mut self, turn: TurnId, attempt: u32, tts_rate_hz: u32) -> TurnId {

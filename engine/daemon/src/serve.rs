@@ -1,6 +1,7 @@
 //! `voiced serve`: builds everything from settings, answers HTTP, drains on SIGTERM.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use voiced_rt::Engine;
 use voiced_twilio::{Secret, TwilioCounters, TwilioSettings};
 
 use crate::agent::{self, Agent};
+use crate::backlog::{self, Backlog};
 use crate::sessions::{Desk, Sessions};
 use crate::{dirs, notify};
 
@@ -42,6 +44,8 @@ pub struct Daemon {
     pub sessions: Arc<Sessions>,
     stop_events: watch::Sender<bool>,
     deliveries: Vec<JoinHandle<Result<(), OutboxError>>>,
+    /// Locked.
+    _state: File,
     http: JoinHandle<std::io::Result<()>>,
 }
 
@@ -68,11 +72,17 @@ pub async fn until_stopped(settings: Settings) -> Result<()> {
 impl Daemon {
     /// Builds and starts everything; `verify_signatures` is off only for a demo on loopback.
     pub async fn start(settings: Settings, verify_signatures: bool) -> Result<Self> {
+        let state = claim(&dirs::state(&settings.storage))?;
         let weights = dirs::weights(&settings.storage);
-        let engine = Arc::new(Engine::start(&agent::engine(&settings), |slots| agent::thread_models(&settings, &weights, slots))?);
+        let turn_model = agent::turn_model(&settings, &weights)?;
+        let models = |slots| agent::thread_models(&settings, &weights, turn_model.as_ref(), slots);
+        let engine = Arc::new(Engine::start(&agent::engine(&settings), models)?);
         let agent = Arc::new(Agent::build(&settings, &weights)?);
         let (outbox, stop_events, deliveries) = events(&settings).await?;
-        let sessions = Sessions::new(engine, agent, outbox);
+        let backlog = Arc::new(Backlog::new(settings.events.backlog_max));
+        backlog.count(&outbox).await?;
+        tokio::spawn(backlog::watch(Arc::clone(&backlog), outbox.clone()));
+        let sessions = Sessions::new(engine, agent, outbox, backlog);
         let listener = TcpListener::bind((settings.server.bind.as_str(), settings.server.port))
             .await
             .with_context(|| format!("cannot listen on {}:{} (server.bind, PORT)", settings.server.bind, settings.server.port))?;
@@ -80,7 +90,7 @@ impl Daemon {
         let router = router(&settings, address, verify_signatures, &sessions)?;
         let http = tokio::spawn(async move { axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>()).await });
         tracing::info!(%address, stt = settings.agent.stt, llm = settings.agent.llm, tts = settings.agent.tts, calls_max = sessions.engine.limit(), "serving");
-        Ok(Self { address, sessions, stop_events, deliveries, http })
+        Ok(Self { address, sessions, stop_events, deliveries, _state: state, http })
     }
 
     /// Ends calls, delivers what can be delivered, stops.
@@ -96,10 +106,18 @@ impl Daemon {
     }
 }
 
+/// Makes the folder of the event store and locks it, until this process ends in whatever way: a second daemon would take
+/// the first one's calls for cut off.
+fn claim(folder: &Path) -> Result<File> {
+    let named = format!("{} (storage.state_dir, STATE_DIRECTORY)", folder.display());
+    let lock = std::fs::create_dir_all(folder).and_then(|()| File::create(folder.join("lock"))).with_context(|| format!("cannot write in {named}"))?;
+    lock.try_lock().with_context(|| format!("another voiced uses {named}"))?;
+    Ok(lock)
+}
+
 /// Opens the event store, reports calls that a crash cut off, starts a delivery for each sink.
 async fn events(settings: &Settings) -> Result<(Outbox, watch::Sender<bool>, Vec<JoinHandle<Result<(), OutboxError>>>)> {
     let folder = dirs::state(&settings.storage);
-    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {} (storage.state_dir, STATE_DIRECTORY)", folder.display()))?;
     let sinks = sinks(settings)?;
     let names: Vec<_> = sinks.iter().map(Sink::name).collect();
     let outbox = Outbox::open(&folder.join("events.db"), &names)?;

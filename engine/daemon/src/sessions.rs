@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 use tokio::sync::{broadcast, watch};
-use tokio::task::JoinSet;
 use voiced_core::line::Gone;
 use voiced_events::deliver::unix_ms;
 use voiced_events::outbox::Outbox;
@@ -13,6 +12,7 @@ use voiced_rt::{Engine, PortSettings};
 use voiced_twilio::{IncomingCall, LineIo, Refused, Switchboard};
 
 use crate::agent::{Agent, SttFeed};
+use crate::backlog::Backlog;
 use crate::call::{self, CallContext, Observed};
 use crate::metrics::Metrics;
 
@@ -47,22 +47,25 @@ pub struct Sessions {
     pub metrics: Arc<Metrics>,
     pub outbox: Outbox,
     agent: Arc<Agent>,
+    backlog: Arc<Backlog>,
     live: Mutex<BTreeMap<String, Live>>,
-    tasks: Mutex<JoinSet<()>>,
+    /// Told of each end.
+    ended: watch::Sender<()>,
     draining: watch::Sender<bool>,
     drained: watch::Sender<bool>,
     observed: broadcast::Sender<(String, Observed)>,
 }
 
 impl Sessions {
-    pub fn new(engine: Arc<Engine>, agent: Arc<Agent>, outbox: Outbox) -> Arc<Self> {
+    pub fn new(engine: Arc<Engine>, agent: Arc<Agent>, outbox: Outbox, backlog: Arc<Backlog>) -> Arc<Self> {
         Arc::new(Self {
             engine,
             metrics: Arc::default(),
             outbox,
             agent,
+            backlog,
             live: Mutex::default(),
-            tasks: Mutex::default(),
+            ended: watch::Sender::default(),
             draining: watch::channel(false).0,
             drained: watch::channel(false).0,
             observed: broadcast::channel(OBSERVED_MAX).0,
@@ -101,13 +104,9 @@ impl Sessions {
 
     /// Waits until every call's last event is on disk.
     pub async fn all_ended(&self) {
-        loop {
-            // taken out, so that the lock is not held while waiting
-            let mut tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
-            if tasks.is_empty() {
-                return;
-            }
-            while tasks.join_next().await.is_some() {}
+        let mut ended = self.ended.subscribe();
+        while !self.live().is_empty() {
+            let _ = ended.changed().await; // we hold the sender
         }
     }
 
@@ -122,7 +121,7 @@ pub struct Desk(pub Arc<Sessions>);
 impl Switchboard for Desk {
     fn may_admit(&self) -> bool {
         let sessions = &self.0;
-        let may = !sessions.is_draining() && sessions.engine.calls() < sessions.engine.limit();
+        let may = !sessions.is_draining() && sessions.engine.calls() < sessions.engine.limit() && !sessions.backlog.is_full();
         if !may {
             sessions.metrics.calls_refused.add(1);
         }
@@ -134,13 +133,17 @@ impl Switchboard for Desk {
         if sessions.is_draining() {
             return Err(Refused);
         }
+        let session_id = format!("phone-{}", incoming.call_sid);
+        if sessions.live().contains_key(&session_id) {
+            tracing::warn!(session = session_id, "stream refused: the call's last one is still being ended");
+            return Err(Refused);
+        }
         let port = PortSettings { leg: sessions.agent.leg, ear: sessions.agent.feed == SttFeed::Ear };
         let port = sessions.engine.admit(port).map_err(|error| {
             tracing::warn!(call_sid = incoming.call_sid, %error, "call refused");
             sessions.metrics.calls_refused.add(1);
             Refused
         })?;
-        let session_id = format!("phone-{}", incoming.call_sid);
         let (cancel, cancelled) = watch::channel(None);
         let session = Session { id: session_id.clone(), r#type: "phone", from: incoming.from.clone(), to: incoming.to.clone(), started_at_unix_ms: unix_ms() };
         sessions.live().insert(session_id.clone(), Live { session, cancel });
@@ -158,9 +161,7 @@ impl Switchboard for Desk {
             drained: sessions.drained.subscribe(),
         };
         let ended = Ended { sessions: Arc::clone(&sessions), session_id };
-        let mut tasks = sessions.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        while tasks.try_join_next().is_some() {}
-        tasks.spawn(async move {
+        tokio::spawn(async move {
             let _ended = ended;
             call::run(context, line, port).await;
         });
@@ -185,6 +186,7 @@ struct Ended {
 impl Drop for Ended {
     fn drop(&mut self) {
         self.sessions.live().remove(&self.session_id);
+        self.sessions.ended.send_replace(());
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -13,8 +13,13 @@ use crate::sinks::{Outcome, Sink};
 
 /// Deliveries under way at once: enough to hide a slow receiver, few enough not to flood it.
 const AT_ONCE_MAX: usize = 32;
-/// How often the outbox is asked for what is due.
+/// How often the outbox is asked for what is due, while nothing is.
 const POLL: Duration = Duration::from_millis(50);
+/// The pause is so many times as long as the asking took: with much owed and nothing due, the search must not keep the
+/// store from recording. 100 000 events take 150 ms.
+const POLL_PER_SEARCH: u32 = 10;
+/// But no longer than this.
+const POLL_MAX: Duration = Duration::from_secs(5);
 
 /// When to try again, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -62,23 +67,29 @@ pub async fn run(
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), OutboxError> {
     while !*stop.borrow() {
-        let delivered = round(&outbox, &sink, backoff, &counters).await?;
-        if delivered == 0 {
+        let asked = Instant::now();
+        let due = due(&outbox, &sink).await?;
+        let pause = (asked.elapsed() * POLL_PER_SEARCH).clamp(POLL, POLL_MAX);
+        if round(due, &outbox, &sink, backoff, &counters).await? == 0 {
             tokio::select! {
-                () = tokio::time::sleep(POLL) => {}
+                () = tokio::time::sleep(pause) => {}
                 _ = stop.changed() => {}
             }
         }
     }
     // what calls said while ending is still tried once
-    while round(&outbox, &sink, backoff, &counters).await? > 0 {}
+    while round(due(&outbox, &sink).await?, &outbox, &sink, backoff, &counters).await? > 0 {}
     Ok(())
 }
 
-/// Tries everything that is due once; returns how many were taken.
-async fn round(outbox: &Outbox, sink: &Arc<Sink>, backoff: Backoff, counters: &DeliveryCounters) -> Result<usize, OutboxError> {
+async fn due(outbox: &Outbox, sink: &Sink) -> Result<Vec<Entry>, OutboxError> {
     let name = sink.name();
-    let due = outbox.with(move |store| store.due(name, unix_ms(), AT_ONCE_MAX)).await??;
+    outbox.with(move |store| store.due(name, unix_ms(), AT_ONCE_MAX)).await?
+}
+
+/// Tries each of these once; returns how many were taken.
+async fn round(due: Vec<Entry>, outbox: &Outbox, sink: &Arc<Sink>, backoff: Backoff, counters: &DeliveryCounters) -> Result<usize, OutboxError> {
+    let name = sink.name();
     let mut tries = JoinSet::new();
     for entry in due {
         let sink = Arc::clone(sink);

@@ -195,3 +195,18 @@ async fn an_event_recorded_twice_is_delivered_once() {
     }
     assert_eq!(outbox.with(|store| store.list(false, 100).unwrap().len()).await.unwrap(), 3);
 }
+
+#[tokio::test]
+async fn a_call_that_is_connected_once_more_goes_on_with_its_numbers_and_its_second_crash_is_reported_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(&folder.path().join("outbox.db"), &["ema"]).unwrap();
+    store.record(call("phone-CA1").iter()).unwrap();
+    let next = store.next_sequence("phone-CA1").unwrap();
+    assert_eq!((next, store.next_sequence("phone-CA2").unwrap()), (3, 0));
+    let again = call("phone-CA1").into_iter().take(2).map(|event| CallEvent { sequence: event.sequence + next, ..event });
+    store.record(again.collect::<Vec<_>>().iter()).unwrap();
+    assert_eq!(store.end_orphans().unwrap(), 1);
+    let last = store.list(false, 100).unwrap().pop().unwrap().event;
+    let expected = CallEventKind::CallEnded { duration_seconds: 1.0, total_turns: 1, final_stage: "issue".into(), reason: "crashed".into() };
+    assert_eq!((last.sequence, last.kind), (5, expected));
+}

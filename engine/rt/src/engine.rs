@@ -76,6 +76,7 @@ impl Engine {
         for number in 0..settings.threads {
             let (worker, link, judge) = Worker::new(settings.calls_per_thread, models(settings.calls_per_thread)?);
             let meter = Arc::clone(link.meter());
+            let ringer_meter = Arc::clone(&meter);
             let (stopped, priority) = (Arc::clone(&engine.stop), settings.realtime_priority);
             let core = settings.pin_cores.then_some(number);
             engine.meters.push(Arc::clone(&meter));
@@ -85,6 +86,8 @@ impl Engine {
             }));
             let stopped = Arc::clone(&engine.stop);
             engine.threads.push(spawn(format!("judge-{number}"), move || judge.run(&stopped)));
+            let (bells, stopped) = (link.bells().clone(), Arc::clone(&engine.stop));
+            engine.threads.push(spawn(format!("ringer-{number}"), move || bells.run(&ringer_meter, &stopped)));
             engine.links.get_mut().unwrap_or_else(PoisonError::into_inner).push(link);
         }
         Ok(engine)

@@ -2,9 +2,10 @@
 //! [`Worker::run_once`] over all of them: the tick. On the tick nothing allocates, locks, logs or awaits.
 //!
 //! The rim meets a call in a [`CallPort`]: bounded single-producer single-consumer rings, one for each kind of thing
-//! that crosses. Dropping the port retires the call. Slow end-of-turn inference runs on a judge thread beside each
+//! that crosses, with a [`Bell`] that tells when to look at them. Dropping the port retires the call. Slow end-of-turn inference runs on a judge thread beside each
 //! audio thread and comes back as an input of a later tick.
 
+mod bell;
 mod deadline;
 mod engine;
 mod judge;
@@ -13,6 +14,7 @@ mod port;
 mod realtime;
 mod worker;
 
+pub use bell::Bell;
 pub use engine::{AdmitError, Engine, EngineSettings, ThreadModels};
 pub use judge::Judge;
 pub use meter::{Meter, MeterReading, TICK_BUCKETS_US};

@@ -55,6 +55,11 @@ impl Meter {
         }
     }
 
+    /// Ticks run.
+    pub(crate) fn ticks(&self) -> u64 {
+        self.ticks.load(Relaxed)
+    }
+
     /// Takes a place for one more call, unless `limit` are there.
     pub(crate) fn reserve(&self, limit: usize) -> bool {
         self.calls.fetch_update(Relaxed, Relaxed, |n| (n < limit).then_some(n + 1)).is_ok()
@@ -66,13 +71,13 @@ impl Meter {
 
     pub(crate) fn tick(&self, took: Duration) {
         let us = took.as_micros() as u64;
-        self.ticks.fetch_add(1, Relaxed);
         self.busy_us.fetch_add(us, Relaxed);
         if us > 10_000 {
             self.overruns.fetch_add(1, Relaxed);
         }
         let bucket = TICK_BUCKETS_US.iter().position(|&bound| us <= bound).unwrap_or(TICK_BUCKETS_US.len());
         self.histogram[bucket].fetch_add(1, Relaxed);
+        self.ticks.fetch_add(1, Relaxed);
     }
 
     pub(crate) fn skip(&self, ticks: u64) {

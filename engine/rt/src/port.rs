@@ -1,10 +1,14 @@
 //! The crossing between the rim and one call on its audio thread: a bundle of bounded rings, made by the rim (which may
 //! allocate) and moved whole into a slot. Each ring's length is a time or a count that the other side can fall behind.
 
+use std::sync::Arc;
+
 use rtrb::{Consumer, Producer, RingBuffer};
 use voiced_core::leg::{Command, EarFrame, LegEvent, LegSettings, SpeechChunk};
 use voiced_core::line::ToLine;
 use voiced_core::packet::Packet;
+
+use crate::bell::Bell;
 
 /// Caller's packets: 64 × 20 ms, more than a second of burst after a stall of the socket.
 const PACKETS_MAX: usize = 64;
@@ -42,6 +46,8 @@ pub struct CallPort {
     pub events: Consumer<LegEvent>,
     /// What the leg heard, when asked for.
     pub ear: Option<Consumer<EarFrame>>,
+    /// Rung while `outgoing`, `events` or `ear` hold something.
+    pub bell: Arc<Bell>,
 }
 
 /// The audio thread's end of a call.
@@ -52,12 +58,21 @@ pub(crate) struct SlotPort {
     pub(crate) outgoing: Producer<ToLine>,
     pub(crate) events: Producer<LegEvent>,
     pub(crate) ear: Option<Producer<EarFrame>>,
+    bell: Arc<Bell>,
 }
 
 impl SlotPort {
     /// The rim has dropped its end and everything it said was taken.
     pub(crate) fn is_abandoned(&self) -> bool {
         self.commands.is_abandoned()
+    }
+
+    /// Raises the bell if the rim has anything to fetch.
+    pub(crate) fn announce(&self) {
+        let holds_ear = self.ear.as_ref().is_some_and(|ear| ear.slots() < EAR_MAX);
+        if holds_ear || self.outgoing.slots() < OUTGOING_MAX || self.events.slots() < EVENTS_MAX {
+            self.bell.raise();
+        }
     }
 }
 
@@ -69,8 +84,17 @@ pub(crate) fn open(ear: bool) -> (CallPort, SlotPort) {
     let (outgoing, outgoing_out) = RingBuffer::new(OUTGOING_MAX);
     let (events, events_out) = RingBuffer::new(EVENTS_MAX);
     let (ear, ear_out) = if ear { Some(RingBuffer::new(EAR_MAX)).unzip() } else { (None, None) };
+    let bell = Arc::new(Bell::new());
     (
-        CallPort { packets: packets_in, speech: speech_in, commands: commands_in, outgoing: outgoing_out, events: events_out, ear: ear_out },
-        SlotPort { packets, speech, commands, outgoing, events, ear },
+        CallPort {
+            packets: packets_in,
+            speech: speech_in,
+            commands: commands_in,
+            outgoing: outgoing_out,
+            events: events_out,
+            ear: ear_out,
+            bell: Arc::clone(&bell),
+        },
+        SlotPort { packets, speech, commands, outgoing, events, ear, bell },
     )
 }

@@ -9,6 +9,7 @@ use voiced_core::leg::{EarFrame, LegSettings};
 use voiced_core::model::{Denoise, TurnFeatures, TurnJudge, VAD_WINDOW, VoiceActivity};
 use voiced_core::time::{MediaTime, TICK_MS, Tick};
 
+use crate::bell::Bells;
 use crate::engine::ThreadModels;
 use crate::judge::{self, Ask, Judge, JudgeLink};
 use crate::meter::Meter;
@@ -38,6 +39,7 @@ struct Admission {
 pub struct WorkerLink {
     admissions: Producer<Admission>,
     meter: Arc<Meter>,
+    bells: Bells,
     limit: usize,
 }
 
@@ -50,7 +52,13 @@ impl WorkerLink {
         let (rim, slot) = port::open(settings.ear);
         // the ring has a place for each slot and the meter has counted this one
         self.admissions.push(Admission { settings: settings.leg, port: slot }).ok()?;
+        self.bells.hang(&rim.bell);
         Some(rim)
+    }
+
+    /// The bells of this worker's calls.
+    pub(crate) fn bells(&self) -> &Bells {
+        &self.bells
     }
 
     /// The worker's meters.
@@ -111,7 +119,7 @@ impl Worker {
             windows: Vec::with_capacity(limit),
             probabilities: vec![0.0; limit],
         };
-        (worker, WorkerLink { admissions: admissions_in, meter, limit }, judge)
+        (worker, WorkerLink { admissions: admissions_in, meter, bells: Bells::default(), limit }, judge)
     }
 
     /// The tick over all calls of this thread.
@@ -258,7 +266,8 @@ impl Worker {
     fn speak(&mut self, tick: Tick) {
         for &index in &self.live {
             let slot = &mut self.slots[index];
-            let Some(SlotPort { outgoing, events, .. }) = &mut slot.port else { continue };
+            let Some(port) = &mut slot.port else { continue };
+            let SlotPort { outgoing, events, .. } = &mut *port;
             let meter = &self.meter;
             let mut line = |item| {
                 if outgoing.push(item).is_err() {
@@ -271,6 +280,7 @@ impl Worker {
                 }
             };
             slot.leg.speak(media_time(tick, slot.since), &mut line, &mut emit);
+            port.announce();
         }
     }
 

@@ -2,8 +2,11 @@
 
 mod phone;
 
+use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::task::{Context, Waker};
 use std::thread;
 
 use phone::{BySlot, Caller, Exchange};
@@ -134,7 +137,25 @@ fn an_answer_meant_for_the_call_before_in_the_same_slot_is_dropped() {
     });
 }
 
-/// Half a second of speech, then quiet until the call says that the caller has paused.
+#[test]
+fn a_bell_is_rung_after_a_tick_that_left_something_and_not_again() {
+    let (mut exchange, _judge) = Exchange::open(1, BySlot(vec![0.5]));
+    let mut caller = exchange.admit();
+    let bell = Arc::clone(&caller.port.bell);
+    let is_rung = || pin!(bell.rung()).poll(&mut Context::from_waker(Waker::noop())).is_ready();
+    assert!(!is_rung(), "nothing has happened");
+    exchange.tick();
+    assert!(is_rung(), "an ear frame waits");
+    assert!(!is_rung(), "it was told once");
+    caller.heard();
+    exchange.tick();
+    assert!(is_rung());
+}
+
+/// Packets from the pause to the question of end of turn, and one more: the question comes 80 ms later.
+const PACKETS_TO_QUESTION: usize = 5;
+
+/// Half a second of speech, then quiet until the caller has paused for long enough to ask whether that was all.
 fn talk_and_pause(exchange: &mut Exchange, caller: &mut Caller) {
     let paused = (0..PATIENCE).any(|packet| {
         caller.send(packet < 25);
@@ -143,6 +164,11 @@ fn talk_and_pause(exchange: &mut Exchange, caller: &mut Caller) {
         std::iter::from_fn(|| caller.next_event()).any(|event| matches!(event, LegEvent::Paused { .. }))
     });
     assert!(paused);
+    for _ in 0..PACKETS_TO_QUESTION {
+        caller.send(false);
+        exchange.tick();
+        exchange.tick();
+    }
 }
 
 /// The probability with which a turn ended, if one did.

@@ -1,18 +1,24 @@
 //! The tensors inside an ONNX file, for models that we compute ourselves.
 //!
 //! An ONNX file is a protobuf message: model (field 7) → graph (field 5) → initialisers, each with its dimensions,
-//! element type, name and raw little-endian data. Only that path is read; everything else is stepped over.
+//! element type, name, and its elements either as raw little-endian data or, mostly when there is just one, in a field
+//! of numbers. Only that path is read; everything else is stepped over.
 
 use std::collections::HashMap;
 use std::path::Path;
 
-/// A tensor of 32-bit floats.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Tensor {
-    /// Length of each dimension.
-    pub dims: Vec<usize>,
-    /// The elements, last dimension fastest.
-    pub values: Vec<f32>,
+/// A tensor with its elements, last dimension fastest.
+#[derive(Debug)]
+struct Tensor {
+    dims: Vec<usize>,
+    elements: Elements,
+}
+
+/// What a tensor holds; 8-bit integers are widened.
+#[derive(Debug)]
+enum Elements {
+    Floats(Vec<f32>),
+    Integers(Vec<i32>),
 }
 
 /// Why tensors could not be read.
@@ -34,7 +40,7 @@ pub enum TensorsError {
     },
 }
 
-/// The 32-bit float initialisers of a model by name.
+/// The initialisers of a model by name: 32-bit floats, and integers of 8 and 32 bits.
 #[derive(Debug, Default)]
 pub struct Tensors(HashMap<String, Tensor>);
 
@@ -57,10 +63,18 @@ impl Tensors {
         Ok(Self(tensors))
     }
 
-    /// The elements of a tensor that must have this shape.
+    /// The elements of a tensor of floats that must have this shape.
     pub fn take(&self, name: &str, dims: &[usize]) -> Result<&[f32], TensorsError> {
         match self.0.get(name) {
-            Some(tensor) if tensor.dims == dims => Ok(&tensor.values),
+            Some(Tensor { dims: found, elements: Elements::Floats(values) }) if found == dims => Ok(values),
+            _ => Err(TensorsError::Shape { name: name.to_owned(), dims: dims.to_vec() }),
+        }
+    }
+
+    /// The elements of a tensor of integers that must have this shape.
+    pub fn take_integers(&self, name: &str, dims: &[usize]) -> Result<&[i32], TensorsError> {
+        match self.0.get(name) {
+            Some(Tensor { dims: found, elements: Elements::Integers(values) }) if found == dims => Ok(values),
             _ => Err(TensorsError::Shape { name: name.to_owned(), dims: dims.to_vec() }),
         }
     }
@@ -71,35 +85,67 @@ const MODEL_GRAPH: u64 = 7;
 const GRAPH_INITIALISER: u64 = 5;
 const TENSOR_DIMS: u64 = 1;
 const TENSOR_TYPE: u64 = 2;
+const TENSOR_FLOATS: u64 = 4;
+const TENSOR_INTEGERS: u64 = 5;
 const TENSOR_NAME: u64 = 8;
 const TENSOR_RAW_DATA: u64 = 9;
+// element types of onnx.proto
 const TYPE_FLOAT: u64 = 1;
+const TYPE_UINT8: u64 = 2;
+const TYPE_INT8: u64 = 3;
+const TYPE_INT32: u64 = 6;
 
-/// A named tensor, or none when its elements are not 32-bit floats in raw form.
+/// A named tensor, or none when its elements are of another type or kept elsewhere.
 fn read_tensor(bytes: &[u8]) -> Result<Option<(String, Tensor)>, TensorsError> {
     let (mut dims, mut raw, mut name, mut element) = (Vec::new(), None, None, 0);
+    let (mut floats, mut integers) = (Vec::new(), Vec::new());
     for field in Fields(bytes) {
         match field? {
             (TENSOR_DIMS, Value::Number(dim)) => dims.push(dim),
-            (TENSOR_DIMS, Value::Bytes(mut packed)) => {
-                while !packed.is_empty() {
-                    dims.push(varint(&mut packed)?);
-                }
-            }
+            (TENSOR_DIMS, Value::Bytes(packed)) => read_varints(packed, &mut dims)?,
             (TENSOR_TYPE, Value::Number(value)) => element = value,
+            (TENSOR_FLOATS, Value::Fixed(&[a, b, c, d])) => floats.push(f32::from_le_bytes([a, b, c, d])),
+            (TENSOR_FLOATS, Value::Bytes(packed)) => floats.extend(read_floats(packed)),
+            (TENSOR_INTEGERS, Value::Number(integer)) => integers.push(integer),
+            (TENSOR_INTEGERS, Value::Bytes(packed)) => read_varints(packed, &mut integers)?,
             (TENSOR_NAME, Value::Bytes(text)) => name = Some(String::from_utf8_lossy(text).into_owned()),
             (TENSOR_RAW_DATA, Value::Bytes(data)) => raw = Some(data),
             _ => {}
         }
     }
-    let (Some(name), Some(raw), TYPE_FLOAT) = (name, raw, element) else { return Ok(None) };
-    let values: Vec<f32> = raw.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+    let elements = match (element, raw) {
+        (TYPE_FLOAT, Some(raw)) => Elements::Floats(read_floats(raw).collect()),
+        (TYPE_FLOAT, None) => Elements::Floats(floats),
+        (TYPE_UINT8, Some(raw)) => Elements::Integers(raw.iter().map(|byte| i32::from(*byte)).collect()),
+        (TYPE_INT8, Some(raw)) => Elements::Integers(raw.iter().map(|byte| i32::from(byte.cast_signed())).collect()),
+        (TYPE_INT32, Some(raw)) => Elements::Integers(raw.as_chunks().0.iter().map(|bytes| i32::from_le_bytes(*bytes)).collect()),
+        // a negative number comes as the two's complement of 64 bits
+        (TYPE_UINT8 | TYPE_INT8 | TYPE_INT32, None) => Elements::Integers(integers.into_iter().map(|number| number as i32).collect()),
+        _ => return Ok(None),
+    };
+    let found = match &elements {
+        Elements::Floats(values) => values.len(),
+        Elements::Integers(values) => values.len(),
+    };
     let dims: Vec<usize> = dims.into_iter().map(|dim| dim as usize).collect();
-    let elements = dims.iter().try_fold(1usize, |product, dim| product.checked_mul(*dim));
-    if elements != Some(values.len()) {
-        return Err(TensorsError::Malformed);
+    let announced = dims.iter().try_fold(1usize, |product, dim| product.checked_mul(*dim));
+    match name {
+        Some(name) if announced == Some(found) => Ok(Some((name, Tensor { dims, elements }))),
+        // elements in a file beside the model
+        Some(_) if found == 0 => Ok(None),
+        _ => Err(TensorsError::Malformed),
     }
-    Ok(Some((name, Tensor { dims, values })))
+}
+
+fn read_floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
+    bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes))
+}
+
+fn read_varints(mut packed: &[u8], numbers: &mut Vec<u64>) -> Result<(), TensorsError> {
+    while !packed.is_empty() {
+        numbers.push(varint(&mut packed)?);
+    }
+    Ok(())
 }
 
 /// The sub-messages in one field of a message.
@@ -115,7 +161,8 @@ fn messages(bytes: &[u8], field: u64) -> impl Iterator<Item = Result<&[u8], Tens
 enum Value<'a> {
     Number(u64),
     Bytes(&'a [u8]),
-    Fixed,
+    /// Four or eight bytes.
+    Fixed(&'a [u8]),
 }
 
 /// The fields of a message, in order; ends after the first error.
@@ -141,12 +188,12 @@ impl<'a> Fields<'a> {
         let key = varint(&mut self.0)?;
         let value = match key & 7 {
             0 => Value::Number(varint(&mut self.0)?),
-            1 => self.take(8).map(|_| Value::Fixed)?,
+            1 => Value::Fixed(self.take(8)?),
             2 => {
                 let len = varint(&mut self.0)?;
                 Value::Bytes(self.take(len)?)
             }
-            5 => self.take(4).map(|_| Value::Fixed)?,
+            5 => Value::Fixed(self.take(4)?),
             _ => return Err(TensorsError::Malformed),
         };
         Ok((key >> 3, value))

@@ -32,11 +32,14 @@ use vocabulary::Vocabulary;
 
 /// Samples a second of what [`Whisper::transcribe`] takes.
 pub const SAMPLE_RATE: usize = 16_000;
-/// Samples of one utterance that are looked at, 28 s: the model's 30 s window less the padding. What follows is not heard.
+/// The window that the model was trained on, 30 s.
+const WINDOW_SAMPLES: usize = 30 * SAMPLE_RATE;
+/// Samples of one utterance that are looked at, 28 s: the model finds the end of text by some silence. What follows is not
+/// heard.
 pub const UTTERANCE_SAMPLES_MAX: usize = 28 * SAMPLE_RATE;
-/// Silence after the utterance, 2 s. The model finds the end of text by it: on short prompts 1 s
-/// doubles the wrong words, and the encoder's cost grows with it; see the module's doc.
-pub const PADDING_SAMPLES: usize = 2 * SAMPLE_RATE;
+/// Silence after the utterance, 5 s, less where the window ends. After 2 s the decoder repeats every third short utterance
+/// until it is stopped, after 5 s every tenth, and more silence costs more time. The numbers are in `models/README.md`.
+pub const PADDING_SAMPLES: usize = 5 * SAMPLE_RATE;
 /// Loudness of the loudest 30 ms under which an utterance is silence, -54 dB of full scale: below any voice on a phone line.
 const QUIET_RMS: f32 = 0.002;
 /// Samples in one piece of the loudness measure, 30 ms.
@@ -114,7 +117,7 @@ impl Whisper {
             return None;
         }
         let model = &*self.model;
-        scratch.mel.run(samples, PADDING_SAMPLES, &mut scratch.features);
+        scratch.mel.run(samples, PADDING_SAMPLES.min(WINDOW_SAMPLES - samples.len()), &mut scratch.features);
         let heard = model.encoder.run(&scratch.features, &mut scratch.encoder);
         model.decoder.listen(heard, &mut scratch.decoder);
         let seconds = samples.len() as f32 / SAMPLE_RATE as f32;

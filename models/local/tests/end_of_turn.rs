@@ -1,16 +1,32 @@
 //! End of turn against the reference pipeline: `reference/end_of_turn.py` made `end_of_turn.golden.json` from the
-//! same sounds, which both sides compute from one formula.
+//! same sounds, which both sides compute from one formula. And our kernels against ONNX Runtime on the same questions.
 
+use std::f32::consts::TAU;
+use std::hint::black_box;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+use std::time::Instant;
+
+use assert_no_alloc::{AllocDisabler, assert_no_alloc};
+use ort::environment::Environment;
+use ort::session::Session;
+use ort::session::builder::GraphOptimizationLevel;
+use ort::value::TensorRef;
 use serde::Deserialize;
 use voiced_core::frame::{HEARD_LEN, HeardFrame};
 use voiced_core::model::{TURN_FRAMES, TURN_MELS, TurnFeatures, TurnJudge, TurnQuery};
 use voiced_models_local::end_of_turn::{SmartTurn, SmartTurnFeatures};
-use voiced_models_local::weights::{ONNX_RUNTIME, SMART_TURN, Weights};
+use voiced_models_local::weights::{ONNX_RUNTIME, SILERO_VAD, SMART_TURN, Weights};
+
+#[global_allocator]
+static ALLOCATOR: AllocDisabler = AllocDisabler;
 
 /// What single precision in the reference and here leaves between the two; the features lie between −1.5 and 2.
 const FEATURE_TOLERANCE: f32 = 2e-5;
-/// The model's arithmetic is 8-bit: the smallest change of a feature can move the answer by a few steps.
-const PROBABILITY_TOLERANCE: f32 = 0.02;
+/// The model's arithmetic is 8-bit and its last step alone up to 0.01: the smallest change of a feature, or another
+/// order of summation, can move the answer by a few steps; and the padding's part is learned, not computed. These
+/// sounds are answered clearly: where the model wavers, answers differ by more.
+const PROBABILITY_TOLERANCE: f32 = 0.03;
 
 #[derive(Deserialize)]
 struct Case {
@@ -57,6 +73,77 @@ fn the_model_answers_as_in_the_reference() {
 }
 
 #[test]
+fn the_kernel_and_onnx_runtime_agree_on_who_has_finished() {
+    let (mut judge, mut reference) = (smart_turn(), reference_session());
+    // with padding and without
+    let unfinished = [211, 400, 700, 900].map(|blocks| query_of(&hesitation(blocks)));
+    let finished = [37, 180, 400, 800].map(features_after);
+    let mut answers = [(0.0, 0.0); 8];
+    for (answer, query) in answers.iter_mut().zip(unfinished.iter().chain(&finished)) {
+        *answer = (judge.judge(query), infer(&mut reference, query));
+        println!("{} blocks, {}: {:.4}, ONNX Runtime {:.4}", query.frames, judge.instruction_set(), answer.0, answer.1);
+    }
+    for (ours, theirs) in answers {
+        assert!((ours - theirs).abs() <= PROBABILITY_TOLERANCE, "{ours} is not {theirs}");
+    }
+    assert!(answers[..4].iter().all(|answer| answer.1 < 0.1) && answers[4..].iter().all(|answer| answer.1 > 0.9), "{answers:?}");
+}
+
+#[test]
+fn a_clone_answers_as_its_original_whatever_was_asked_before() {
+    let mut judge = smart_turn();
+    let queries = [features_after(120), features_after(900), query_of(&hesitation(333))];
+    let answers = queries.each_ref().map(|query| judge.judge(query));
+    let mut clone = judge.clone();
+    let again = [2, 0, 1].map(|index| (index, clone.judge(&queries[index])));
+    assert!(again.iter().all(|(index, answer)| answer.to_bits() == answers[*index].to_bits()), "{answers:?} and {again:?}");
+}
+
+#[test]
+fn a_question_about_no_sound_at_all_is_answered() {
+    let answer = smart_turn().judge(&TurnQuery::default());
+    assert!((0.0..=1.0).contains(&answer));
+}
+
+#[test]
+fn a_judgement_does_not_allocate() {
+    let (mut judge, query) = (smart_turn(), features_after(300));
+    assert_no_alloc(|| {
+        black_box(judge.judge(&query));
+    });
+}
+
+#[test]
+fn a_file_of_another_model_is_refused() {
+    assert!(SmartTurn::load(&weights(SILERO_VAD)).is_err());
+}
+
+#[test]
+fn cost_per_question_is_printed() {
+    let (mut judge, mut reference) = (smart_turn(), reference_session());
+    let best = |work: &mut dyn FnMut()| {
+        let time = |work: &mut dyn FnMut()| {
+            let start = Instant::now();
+            work();
+            start.elapsed().as_secs_f64() * 1e3
+        };
+        (0..5).map(|_| time(work)).fold(f64::INFINITY, f64::min)
+    };
+    for blocks in [50, 100, 200, 400, 800] {
+        let query = features_after(blocks);
+        let ms = best(&mut || {
+            black_box(judge.judge(&query));
+        });
+        println!("{:3.1} s, {}: {ms:5.2} ms", blocks as f64 / 100.0, judge.instruction_set());
+    }
+    let query = features_after(800);
+    let ms = best(&mut || {
+        black_box(infer(&mut reference, &query));
+    });
+    println!("any length, ONNX Runtime without its saturating products: {ms:5.2} ms");
+}
+
+#[test]
 fn a_reset_slot_knows_nothing_of_the_sound_before_and_slots_do_not_mix() {
     let mut features = SmartTurnFeatures::new(2);
     let sound = sound(900);
@@ -87,19 +174,70 @@ fn cases() -> Vec<Case> {
 }
 
 fn smart_turn() -> SmartTurn {
-    let weights = Weights::at(Weights::default_dir());
-    let path = |name| weights.path(name).expect("fetch the weights first");
-    SmartTurn::load(&path(ONNX_RUNTIME), &path(SMART_TURN)).expect("the fetched model loads")
+    SmartTurn::load(&weights(SMART_TURN)).expect("the fetched model loads")
+}
+
+fn weights(name: &str) -> PathBuf {
+    Weights::at(Weights::default_dir()).path(name).expect("fetch the weights first")
+}
+
+/// Not optimised: between codes it then computes in floats. Optimised for AVX2, its sums of products saturate.
+fn reference_session() -> Session {
+    static ENVIRONMENT: LazyLock<Environment> =
+        LazyLock::new(|| ort::init_from(weights(ONNX_RUNTIME)).expect("ONNX Runtime loads").build().expect("an environment"));
+    let builder = Session::builder(&ENVIRONMENT).expect("a session");
+    let builder = builder.with_optimization_level(GraphOptimizationLevel::Disable).expect("a session");
+    let mut builder = builder.with_intra_threads(1).expect("a session");
+    builder.commit_from_file(weights(SMART_TURN)).expect("ONNX Runtime opens the model")
+}
+
+fn infer(session: &mut Session, query: &TurnQuery) -> f32 {
+    let features = TensorRef::from_array_view(([1, TURN_MELS, TURN_FRAMES], &*query.features)).expect("a picture's shape");
+    let outputs = session.run(ort::inputs!["input_features" => features]).expect("the model runs");
+    outputs[0].try_extract_tensor::<f32>().expect("a probability").1[0]
 }
 
 fn features_after(blocks: usize) -> TurnQuery {
+    query_of(&sound(blocks))
+}
+
+fn query_of(sound: &[HeardFrame]) -> TurnQuery {
     let mut features = SmartTurnFeatures::new(1);
-    for block in sound(blocks) {
-        features.push(0, &block);
+    for block in sound {
+        features.push(0, block);
     }
     let mut query = TurnQuery::default();
     features.query(0, &mut query);
     query
+}
+
+/// A voice without words that hesitates: pulses of falling pitch through two wandering resonances, five syllables a
+/// second, then one drawn out, and a pause in which the question comes.
+fn hesitation(blocks: usize) -> Vec<HeardFrame> {
+    const PAUSE: f32 = 0.2;
+    const DRAWN_OUT: f32 = 0.6;
+    let length = blocks as f32 / 100.0;
+    let (mut phase, mut resonances) = (0.0_f32, [[0.0_f32; 2]; 2]);
+    let mut next = |i: usize| {
+        let seconds = i as f32 / 16_000.0;
+        let swing = |hz: f32| (TAU * hz * seconds).sin();
+        let (loud, vowel) = match length - seconds {
+            left if left < PAUSE => (0.0, 500.0),
+            left if left < PAUSE + DRAWN_OUT => (0.7, 500.0),
+            _ => (0.1 + swing(5.0).max(0.0), 500.0 + 300.0 * swing(1.3)),
+        };
+        phase += 120.0 * (1.0 - 0.3 * seconds / length) / 16_000.0;
+        let pulse = if phase >= 1.0 { loud } else { 0.0 };
+        phase -= phase.floor();
+        let mut heard = 0.0;
+        for ([newest, before], (hz, level)) in resonances.iter_mut().zip([(vowel, 0.05), (1_500.0 + vowel, 0.025)]) {
+            let value = pulse + 1.94 * (TAU * hz / 16_000.0).cos() * *newest - 0.9409 * *before;
+            (*before, *newest) = (*newest, value);
+            heard += level * value;
+        }
+        heard
+    };
+    (0..blocks).map(|block| std::array::from_fn(|i| next(block * HEARD_LEN + i))).collect()
 }
 
 /// Bursts of a gliding tone with its overtones, breath noise and an offset, as in the reference script.

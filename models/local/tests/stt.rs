@@ -4,20 +4,35 @@ use voiced_models_local::stt::{SAMPLE_RATE, Scratch, SttError, UTTERANCE_SAMPLES
 use voiced_models_local::tts::Piper;
 use voiced_models_local::weights::{ONNX_RUNTIME, PIPER_VOICE, WHISPER, Weights};
 
-#[test]
-fn a_sentence_is_understood_near_and_over_a_phone_line() {
-    let whisper = whisper();
-    let mut scratch = Scratch::default();
-    let (sound, rate_hz) = spoken("The kitchen sink is leaking.");
+/// Short words that mean little are left out of the count.
+const WORD_CHARS_MIN: usize = 4;
 
-    let near = resampled(&sound, rate_hz as usize, SAMPLE_RATE);
-    let phone: Vec<f32> = resampled(&sound, rate_hz as usize, 8_000).into_iter().map(over_mu_law).collect();
-    for samples in [near, resampled(&phone, 8_000, SAMPLE_RATE)] {
-        let text = whisper.transcribe(&samples, &mut scratch).to_lowercase();
-        for word in ["kitchen", "sink", "leak"] {
-            assert!(text.contains(word), "no {word:?} in {text:?}");
-        }
+/// What a caller may say, without numbers, which have two spellings.
+const SENTENCES: [&str; 6] = [
+    "My kitchen sink is leaking.",
+    "There is water all over the bathroom floor.",
+    "The boiler stopped working this morning.",
+    "Please send somebody to look at the broken window.",
+    "The front door does not close since yesterday.",
+    "Somebody should come in the afternoon.",
+];
+
+/// The voice is a small one and the model the smallest, and both may round otherwise on another processor: that a word is
+/// lost here and there is no fault, that a quarter of all is lost would be.
+#[test]
+fn most_words_are_understood_near_and_over_a_phone_line() {
+    let whisper = whisper();
+    let (mut voice, mut scratch) = (voice(), Scratch::default());
+    let [mut near, mut phone] = [Understood::default(), Understood::default()];
+    for sentence in SENTENCES {
+        let (sound, rate_hz) = spoken(&mut voice, sentence);
+        near.count(sentence, &whisper.transcribe(&resampled(&sound, rate_hz, SAMPLE_RATE), &mut scratch));
+        let line: Vec<f32> = resampled(&sound, rate_hz, 8_000).into_iter().map(over_mu_law).collect();
+        phone.count(sentence, &whisper.transcribe(&resampled(&line, 8_000, SAMPLE_RATE), &mut scratch));
     }
+    println!("near {near:?}, over the phone {phone:?}");
+    assert!(near.share() >= 0.75, "near: {near:?}");
+    assert!(phone.share() >= 0.6, "over the phone: {phone:?}");
 }
 
 #[test]
@@ -30,13 +45,14 @@ fn silence_noise_and_a_tone_are_no_words() {
         seed as f32 / u32::MAX as f32 - 0.5
     };
     let tone = |i: usize| 0.1 * (i as f32 * 440.0 * std::f32::consts::TAU / SAMPLE_RATE as f32).sin();
-    let sounds: [(&str, Vec<f32>); 6] = [
+    let sounds: [(&str, Vec<f32>); 7] = [
         ("nothing", Vec::new()),
         ("silence", vec![0.0; 3 * SAMPLE_RATE]),
         ("not a number", vec![f32::NAN; SAMPLE_RATE]),
         ("faint noise", (0..3 * SAMPLE_RATE).map(|_| 0.01 * noise()).collect()),
         ("loud noise", (0..2 * SAMPLE_RATE).map(|_| 0.1 * noise()).collect()),
         ("a tone", (0..2 * SAMPLE_RATE).map(tone).collect()),
+        ("a short tone", (0..SAMPLE_RATE).map(tone).collect()),
     ];
     for (name, samples) in sounds {
         assert_eq!(whisper.transcribe(&samples, &mut scratch), "", "{name}");
@@ -46,22 +62,22 @@ fn silence_noise_and_a_tone_are_no_words() {
 #[test]
 fn threads_share_the_weights_and_agree() {
     let whisper = whisper();
-    let (sound, rate_hz) = spoken("My address is twelve Station Road.");
-    let samples = resampled(&sound, rate_hz as usize, SAMPLE_RATE);
+    let (sound, rate_hz) = spoken(&mut voice(), SENTENCES[1]);
+    let samples = resampled(&sound, rate_hz, SAMPLE_RATE);
     let texts = std::thread::scope(|scope| {
         let threads = [(); 2].map(|()| scope.spawn(|| whisper.transcribe(&samples, &mut Scratch::default())));
         threads.map(|thread| thread.join().expect("no thread panics"))
     });
-    assert!(texts[0].to_lowercase().contains("station road"), "{}", texts[0]);
+    assert!(!texts[0].is_empty());
     assert_eq!(texts[0], texts[1]);
 }
 
 #[test]
 fn what_follows_the_longest_utterance_is_not_heard() {
     let whisper = whisper();
-    let (sound, rate_hz) = spoken("The kitchen sink is leaking.");
+    let (sound, rate_hz) = spoken(&mut voice(), SENTENCES[0]);
     let mut samples = vec![0.0; UTTERANCE_SAMPLES_MAX];
-    samples.extend(resampled(&sound, rate_hz as usize, SAMPLE_RATE));
+    samples.extend(resampled(&sound, rate_hz, SAMPLE_RATE));
     assert_eq!(whisper.transcribe(&samples, &mut Scratch::default()), "");
 }
 
@@ -81,13 +97,43 @@ fn whisper() -> Whisper {
     Whisper::load(model.parent().expect("the file lies in a folder")).expect("the weights load")
 }
 
-fn spoken(text: &str) -> (Vec<f32>, u32) {
+fn voice() -> Piper {
     let weights = Weights::at(Weights::default_dir());
     let file = |name: &str| weights.path(name).expect("the weights are fetched");
-    let mut voice = Piper::load(&file(ONNX_RUNTIME), &file(PIPER_VOICE), &file(&format!("{PIPER_VOICE}.json"))).expect("the voice loads");
+    Piper::load(&file(ONNX_RUNTIME), &file(PIPER_VOICE), &file(&format!("{PIPER_VOICE}.json"))).expect("the voice loads")
+}
+
+fn spoken(voice: &mut Piper, text: &str) -> (Vec<f32>, usize) {
     let mut sound = Vec::new();
     let rate_hz = voice.synthesize(text, &mut sound).expect("plain text is spoken");
-    (sound.into_iter().map(|sample| f32::from(sample) / 32_768.0).collect(), rate_hz)
+    (sound.into_iter().map(|sample| f32::from(sample) / 32_768.0).collect(), rate_hz as usize)
+}
+
+/// How many of the words said were heard.
+#[derive(Debug, Default)]
+struct Understood {
+    words: usize,
+    heard: usize,
+    texts: Vec<String>,
+}
+
+impl Understood {
+    fn count(&mut self, said: &str, heard: &str) {
+        let heard_words = words(heard);
+        let said_words = words(said);
+        self.words += said_words.len();
+        self.heard += said_words.iter().filter(|word| heard_words.contains(word)).count();
+        self.texts.push(heard.to_owned());
+    }
+
+    fn share(&self) -> f32 {
+        self.heard as f32 / self.words as f32
+    }
+}
+
+fn words(text: &str) -> Vec<String> {
+    let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| word.len() >= WORD_CHARS_MIN);
+    words.map(str::to_lowercase).collect()
 }
 
 /// Each new sample is the mean of what it covers, or on the way up lies on the line between its neighbours.

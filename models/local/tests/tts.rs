@@ -38,6 +38,16 @@ fn more_words_take_longer() {
 }
 
 #[test]
+fn the_same_words_are_the_same_sound() {
+    let mut voice = voice();
+    let [mut first, mut again] = [Vec::new(), Vec::new()];
+    for sound in [&mut first, &mut again] {
+        voice.synthesize("Somebody will be with you.", sound).expect("plain text is spoken");
+    }
+    assert!(first == again, "{} and {} samples", first.len(), again.len());
+}
+
+#[test]
 fn text_without_a_word_is_no_sound_and_no_error() {
     let mut voice = voice();
     for text in ["", " \n\t", "🎉🎉", "…", "?!", "**"] {

@@ -17,6 +17,8 @@ use url::Url;
 
 /// Longest message of a provider, in bytes: a chunk of speech is below 100 KiB, so more is no message for us.
 const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+/// Read at once from a socket. The default of 128 KiB is cleared at each read and held by each session.
+const READ_BUFFER_BYTES: usize = 8_192;
 /// Longest wait for the socket to take what we send: the kernel's buffer holds seconds of sound, so the other side has
 /// stopped reading.
 const SEND_WAIT: Duration = Duration::from_millis(2_500);
@@ -47,7 +49,8 @@ impl Socket {
             value.set_sensitive(true);
             request.headers_mut().insert(HeaderName::from_static(name), value);
         }
-        let config = WebSocketConfig::default().max_message_size(Some(MESSAGE_BYTES_MAX)).max_frame_size(Some(MESSAGE_BYTES_MAX));
+        let config =
+            WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES).max_message_size(Some(MESSAGE_BYTES_MAX)).max_frame_size(Some(MESSAGE_BYTES_MAX));
         // boxed: its 20 kB, mostly TLS, would otherwise be part of each session for the whole call
         let connecting = Box::pin(connect_async_with_config(request, Some(config), true));
         match timeout(Duration::from_millis(limit_ms), connecting).await {

@@ -43,8 +43,11 @@ pub(crate) async fn upgrade(
         return refuse(&desk, uri.path(), &reason);
     }
     let bytes_max = desk.settings.message_bytes_max;
-    upgrade.max_message_size(bytes_max).max_frame_size(bytes_max).on_upgrade(move |socket| run(desk, call_sid, socket))
+    upgrade.read_buffer_size(READ_BUFFER_BYTES).max_message_size(bytes_max).max_frame_size(bytes_max).on_upgrade(move |socket| run(desk, call_sid, socket))
 }
+
+/// Read at once from a socket: some ten messages. The default of 128 KiB is cleared at each read and held by each call.
+const READ_BUFFER_BYTES: usize = 4_096;
 
 /// Lives as long as the stream.
 async fn run(desk: Arc<Desk>, call_sid: String, mut socket: WebSocket) {

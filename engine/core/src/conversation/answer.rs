@@ -8,7 +8,7 @@
 use super::words::normalised;
 use super::{Action, Conversation, Owed, Phase, Spoken, TurnTiming};
 use crate::id::TurnId;
-use crate::leg::Command;
+use crate::leg::{Command, TextEnding};
 use crate::model::{LlmEvent, LlmRequest, Speaker};
 use crate::reply::{Reply, ReplyId};
 use crate::time::MediaTime;
@@ -151,7 +151,7 @@ impl Conversation {
             }
             return;
         }
-        let stable = self.caller.hint().complete && self.caller.unchanged_ms(now) >= STABLE_MS;
+        let stable = self.caller.hint().ending == TextEnding::Complete && self.caller.unchanged_ms(now) >= STABLE_MS;
         let trusted = settled || stable || waited_ms >= SETTLE_MS;
         if !trusted {
             self.think_ahead(now, turn, actions);

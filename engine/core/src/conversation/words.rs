@@ -1,6 +1,6 @@
 //! What the words of a transcript say about a turn: compared without case and marks, backchannel, completeness.
 
-use crate::leg::TranscriptHint;
+use crate::leg::{TextEnding, TranscriptHint};
 
 /// Words that only say "I am listening"; alone they do not interrupt the agent.
 const BACKCHANNEL: [&str; 28] = [
@@ -32,14 +32,17 @@ fn words(text: &str) -> Vec<String> {
 pub(super) fn hint(text: &str, settled: bool) -> TranscriptHint {
     let words = words(text);
     let backchannel = !words.is_empty() && words.len() <= BACKCHANNEL_WORDS_MAX && words.iter().all(|word| BACKCHANNEL.contains(&word.as_str()));
-    TranscriptHint { words: words.len().min(usize::from(u16::MAX)) as u16, backchannel, complete: reads_complete(text, &words), settled }
+    TranscriptHint { words: words.len().min(usize::from(u16::MAX)) as u16, backchannel, ending: ending(text, &words), settled }
 }
 
-fn reads_complete(text: &str, words: &[String]) -> bool {
-    let Some(last) = words.last() else { return false };
+fn ending(text: &str, words: &[String]) -> TextEnding {
+    let Some(last) = words.last() else { return TextEnding::Unmarked };
     let text = text.trim_end();
-    let marked = text.ends_with(['.', '!', '?', '。', '！', '？']) && !text.ends_with("...");
-    marked && !TRAILING.contains(&last.as_str()) && !open_number(words)
+    let open = text.ends_with(['…', ',', ';', ':', '-', '—']) || text.ends_with("...");
+    if open || TRAILING.contains(&last.as_str()) || open_number(words) {
+        return TextEnding::Open;
+    }
+    if text.ends_with(['.', '!', '?', '。', '！', '？']) { TextEnding::Complete } else { TextEnding::Unmarked }
 }
 
 /// The text ends in a short row of digits, as when a telephone number is being dictated.
@@ -71,10 +74,13 @@ mod tests {
     #[test]
     fn a_text_is_complete_with_a_mark_and_without_a_loose_end() {
         for text in ["My sink leaks.", "Is it 12?", "It is 5 5 5 1 2 3 4.", "Flat two."] {
-            assert!(hint(text, false).complete, "{text}");
+            assert_eq!(hint(text, false).ending, TextEnding::Complete, "{text}");
         }
-        for text in ["", "My sink leaks", "My sink and.", "Well, um.", "It's 5 5 5.", "one two three.", "I think..."] {
-            assert!(!hint(text, false).complete, "{text}");
+        for text in ["My sink and.", "my sink and", "Well, um.", "It's 5 5 5.", "one two three.", "I think...", "My sink,"] {
+            assert_eq!(hint(text, false).ending, TextEnding::Open, "{text}");
+        }
+        for text in ["", "my sink leaks", "yes"] {
+            assert_eq!(hint(text, false).ending, TextEnding::Unmarked, "{text}");
         }
     }
 

@@ -3,14 +3,18 @@
 //! A voice needs whole phrases, a language model gives bits of words. Tokens are gathered until a boundary is certain:
 //! a mark with a space behind it, so that "3.50" and "10:30" stay whole, and not after an abbreviation. The first
 //! phrase ends at the first boundary after a few words, so that sound starts early; later ones at sentences, or at
-//! clauses once they are long. What cannot be said aloud (markdown, emojis) is taken out of each phrase.
+//! clauses once they are long. A clause ends a phrase only when some words follow it, for two sounds never join as well as
+//! one: "What is your address, please?" stays whole. What cannot be said aloud (markdown, emojis) is taken out of each phrase.
 
-/// Words before the first phrase may end: fewer sound chopped, more start late.
+/// Words before a clause may end the first phrase: fewer sound chopped, more start late.
 const FIRST_WORDS_MIN: usize = 3;
-/// Words before a later sentence may end a phrase: a lone "Yes." goes with what follows.
+/// Words before a sentence may end a phrase: a lone "Yes." goes with what follows.
 const SENTENCE_WORDS_MIN: usize = 2;
 /// Words before a clause may end a later phrase: shorter ones cost prosody and gain no time.
 const CLAUSE_WORDS_MIN: usize = 8;
+/// Words that must follow a clause before the next mark: fewer are no phrase of their own. Waiting for them costs the first
+/// sound what a language model takes for three words.
+const TAIL_WORDS_MIN: usize = 3;
 /// Characters of a phrase at most; a text without marks is cut at the last space before it.
 pub const PHRASE_CHARS_MAX: usize = 200;
 
@@ -56,6 +60,8 @@ impl Phraser {
         let mut words = 0;
         let mut in_word = false;
         let mut last_space = None;
+        // the end of the last clause, and the words up to there
+        let mut clause: Option<(usize, usize)> = None;
         for (chars, (at, c)) in text.char_indices().enumerate() {
             if c.is_whitespace() {
                 last_space = Some(at);
@@ -67,14 +73,20 @@ impl Phraser {
             } else if c.is_whitespace() || matches!(c, '—' | '…') {
                 in_word = false;
             }
-            let after = at + c.len_utf8();
-            if let Some(mark) = mark_at(text, at, c)
-                && words >= self.words_min(mark)
+            if let Some((end, before)) = clause
+                && words >= before + TAIL_WORDS_MIN
             {
-                return Some(after);
+                return Some(end);
+            }
+            let after = at + c.len_utf8();
+            match mark_at(text, at, c) {
+                Some(mark) if words < self.words_min(mark) => {}
+                Some(Mark::Clause) => clause = Some((after, words)),
+                Some(Mark::Sentence | Mark::Line) => return Some(after),
+                None => {}
             }
             if chars + 1 >= PHRASE_CHARS_MAX {
-                return Some(last_space.unwrap_or(after));
+                return clause.map(|(end, _)| end).or(last_space).or(Some(after));
             }
         }
         None
@@ -83,8 +95,8 @@ impl Phraser {
     fn words_min(&self, mark: Mark) -> usize {
         match (self.any, mark) {
             (_, Mark::Line) => 1,
-            (false, _) => FIRST_WORDS_MIN,
-            (true, Mark::Sentence) => SENTENCE_WORDS_MIN,
+            (_, Mark::Sentence) => SENTENCE_WORDS_MIN,
+            (false, Mark::Clause) => FIRST_WORDS_MIN,
             (true, Mark::Clause) => CLAUSE_WORDS_MIN,
         }
     }
@@ -201,8 +213,24 @@ mod tests {
     }
 
     #[test]
+    fn a_clause_is_cut_off_only_when_enough_follows() {
+        assert_eq!(cut("What is your address, please? Thank you, sir.", 1), ["What is your address, please?", "Thank you, sir."]);
+        assert_eq!(cut("What is your address, please", 1), ["What is your address, please"]);
+        assert_eq!(cut("All right then, sir, I will send someone.", 1), ["All right then, sir,", "I will send someone."]);
+    }
+
+    #[test]
+    fn a_long_sentence_gives_its_first_clause_before_it_ends() {
+        let (mut phraser, mut phrases) = (Phraser::default(), Vec::new());
+        phraser.push("I am sorry to hear that, and we", &mut phrases);
+        assert!(phrases.is_empty());
+        phraser.push(" w", &mut phrases);
+        assert_eq!(phrases, ["I am sorry to hear that,"]);
+    }
+
+    #[test]
     fn phrases_do_not_depend_on_how_tokens_fall() {
-        let text = "It is 3.50 at 10:30, said Dr. Jones (no. 5, approx. 1,000 ml). No. I mean yes! \"Really?\" she asked.\n- one item\n- two";
+        let text = "It is 3.50 at 10:30, said Dr. Jones, who (no. 5, approx. 1,000 ml, please) knew it, too. No. I mean yes! \"Really?\" she asked.\n- one item\n- two";
         let whole = cut(text, 1000);
         for token_chars in 1..12 {
             assert_eq!(cut(text, token_chars), whole, "{token_chars} characters a token");

@@ -4,49 +4,51 @@
 //! both only move one number, the log-odds that the caller is done, and the wait is a smooth function of it: no answer
 //! of either can cost more than `endpoint_ms_max`, and none has to come at all. With the default 240..1400 ms:
 //!
-//! | model says | no settled text | settled, complete | settled, incomplete |
+//! | model says | text without marks | complete | open |
 //! |---|---|---|---|
-//! | 0.95 | 321 ms | 258 ms | 593 ms |
-//! | 0.75 | 393 ms | 276 ms | 785 ms |
-//! | nothing, or 0.5 | 551 ms | 324 ms | 1030 ms |
-//! | 0.25 | 785 ms | 425 ms | 1211 ms |
-//! | 0.05 | 984 ms | 562 ms | 1298 ms |
+//! | 0.95 | 291 ms | 261 ms | 538 ms |
+//! | 0.75 | 313 ms | 270 ms | 624 ms |
+//! | nothing, or 0.5 | 350 ms | 287 ms | 747 ms |
+//! | 0.25 | 404 ms | 313 ms | 877 ms |
+//! | 0.05 | 462 ms | 341 ms | 978 ms |
 //!
 //! A caller who pauses long, or whom we have cut off, is given more: [`Endpoint::patience_ms`] is added to each wait.
 
 use super::AskId;
-use crate::leg::TranscriptHint;
+use crate::leg::{TextEnding, TranscriptHint};
 
 /// Log-odds that the model's surest answer is worth: little, its AUC on telephone speech is 0.63.
-const MODEL_WEIGHT: f32 = 1.6;
-/// Log-odds of a settled text that reads as complete.
-const COMPLETE: f32 = 1.4;
-/// Log-odds of an unsettled text that reads as complete.
-const SEEMS_COMPLETE: f32 = 0.7;
-/// Log-odds of a settled text that ends in a conjunction, a filler or an open number.
-const INCOMPLETE: f32 = -1.6;
-/// Steepness of the wait over the log-odds, and the offset that puts "unknown" at 27 % of the range.
-const SLOPE: f32 = 1.1;
-const OFFSET: f32 = 1.0;
+const MODEL_WEIGHT: f32 = 0.9;
+/// Log-odds of a settled text that ends a sentence.
+const COMPLETE: f32 = 0.9;
+/// Log-odds of an unsettled text that does.
+const SEEMS_COMPLETE: f32 = 0.45;
+/// Log-odds of a text that stops where nobody stops.
+const OPEN: f32 = -2.0;
+/// Puts "unknown" at 10 % of the range.
+const OFFSET: f32 = 2.25;
 
-/// Quiet after which a doubtful model is asked again, in ms after the last speech frame: 300 ms after the first question.
+/// Quiet after which the model is asked, in ms after the last speech frame: a fifth of all pauses is over before, and
+/// its answer is in before the shortest wait is over.
+const ASK_MS: u64 = 200;
+/// Quiet after which a doubtful model is asked again, in ms: its answer is in before the wait of a doubtful pause is over.
 const ASK_AGAIN_MS: u64 = 400;
-/// Below this the model's first answer is doubtful.
-const DOUBTFUL: f32 = 0.5;
+/// Answers of the model that are doubtful: surer ones hardly change later in the pause, and each question costs the host.
+const DOUBTFUL: std::ops::Range<f32> = 0.1..0.5;
 /// Questions per pause: a third would come too late to matter.
 const ASKS_MAX: u32 = 2;
 /// Quiet after which a pause without a single word was noise, in ms: later than any transcript of the turn.
 pub const NOISE_MS: u64 = 2_500;
 
 /// Pauses inside turns up to this are everybody's, in ms; longer ones on average ask for patience.
-const USUAL_PAUSE_MS: f32 = 350.0;
+const USUAL_PAUSE_MS: f32 = 450.0;
 /// Patience that long pauses can earn, in ms.
-const PAUSE_PATIENCE_MS_MAX: f32 = 200.0;
+const PAUSE_PATIENCE_MS_MAX: f32 = 100.0;
 /// Patience that one false cut-off earns, and what they can earn together, in ms.
-const CUT_SHORT_MS: f32 = 150.0;
-const CUT_SHORT_MS_MAX: f32 = 450.0;
+const CUT_SHORT_MS: f32 = 50.0;
+const CUT_SHORT_MS_MAX: f32 = 150.0;
 /// What is left of that patience after each turn that ended well.
-const FORGIVENESS: f32 = 0.75;
+const FORGIVENESS: f32 = 0.6;
 
 /// What is known about the end of one caller's turn.
 #[derive(Clone, Debug)]
@@ -85,8 +87,8 @@ impl Endpoint {
 
     /// The question to put to the model now, if any.
     pub fn ask(&mut self, quiet_ms: u64) -> Option<AskId> {
-        let doubtful = self.probability.is_some_and(|probability| probability < DOUBTFUL);
-        let due = self.asks == 0 || (self.asks < ASKS_MAX && quiet_ms >= ASK_AGAIN_MS && doubtful);
+        let doubtful = self.probability.is_some_and(|probability| DOUBTFUL.contains(&probability));
+        let due = (self.asks == 0 && quiet_ms >= ASK_MS) || (self.asks < ASKS_MAX && quiet_ms >= ASK_AGAIN_MS && doubtful);
         due.then(|| {
             let ask = self.next_ask;
             self.next_ask = AskId(ask.0.wrapping_add(1));
@@ -144,30 +146,30 @@ impl Endpoint {
 /// Share of the range of waits, 0..1: a logistic curve over the log-odds that the turn is over.
 fn wait_share(probability: Option<f32>, hint: TranscriptHint) -> f32 {
     let model = probability.map_or(0.0, |p| MODEL_WEIGHT * (2.0 * p - 1.0));
-    let transcript = match (hint.words, hint.settled, hint.complete) {
-        (0, _, _) | (_, false, false) => 0.0,
-        (_, true, true) => COMPLETE,
-        (_, false, true) => SEEMS_COMPLETE,
-        (_, true, false) => INCOMPLETE,
+    let transcript = match (hint.ending, hint.settled) {
+        (TextEnding::Unmarked, _) => 0.0,
+        (TextEnding::Complete, true) => COMPLETE,
+        (TextEnding::Complete, false) => SEEMS_COMPLETE,
+        (TextEnding::Open, _) => OPEN,
     };
-    1.0 / (1.0 + (SLOPE * (model + transcript) + OFFSET).exp())
+    1.0 / (1.0 + (model + transcript + OFFSET).exp())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn wait(probability: Option<f32>, settled: Option<bool>) -> u64 {
+    fn wait(probability: Option<f32>, ending: TextEnding) -> u64 {
         let mut endpoint = Endpoint::new(240, 1_400);
         endpoint.probability = probability;
-        endpoint.wait_ms(TranscriptHint { words: 3, backchannel: false, complete: settled == Some(true), settled: settled.is_some() })
+        endpoint.wait_ms(TranscriptHint { words: 3, backchannel: false, ending, settled: true })
     }
 
     #[test]
     fn the_wait_is_the_documented_function_of_what_is_known() {
-        let row = |p| [wait(p, None), wait(p, Some(true)), wait(p, Some(false))];
+        let row = |p| [TextEnding::Unmarked, TextEnding::Complete, TextEnding::Open].map(|ending| wait(p, ending));
         let table = [Some(0.95), Some(0.75), None, Some(0.25), Some(0.05)].map(row);
-        insta::assert_compact_debug_snapshot!(table, @"[[321, 258, 593], [393, 276, 785], [551, 324, 1030], [785, 425, 1211], [984, 562, 1298]]");
+        insta::assert_compact_debug_snapshot!(table, @"[[291, 261, 538], [313, 270, 624], [350, 287, 747], [404, 313, 877], [462, 341, 978]]");
         assert_eq!(row(None), row(Some(0.5)));
     }
 
@@ -177,7 +179,7 @@ mod tests {
         let before = endpoint.wait_ms(TranscriptHint::default());
         endpoint.cut_short();
         let after = endpoint.wait_ms(TranscriptHint::default());
-        assert!(after >= before + 100);
+        assert!(after >= before + 50);
         for _ in 0..10 {
             endpoint.cut_short();
         }
@@ -191,9 +193,9 @@ mod tests {
     #[test]
     fn only_the_awaited_answer_counts() {
         let mut endpoint = Endpoint::new(240, 1_400);
-        let old = endpoint.ask(100).unwrap();
+        let old = endpoint.ask(200).unwrap();
         endpoint.pause();
-        let new = endpoint.ask(100).unwrap();
+        let new = endpoint.ask(200).unwrap();
         assert!(!endpoint.answer(old, 1.0));
         assert_eq!(endpoint.probability(), None);
         assert!(endpoint.answer(new, f32::NAN));

@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     fn hint(words: u16, backchannel: bool, settled: bool) -> TranscriptHint {
-        TranscriptHint { words, backchannel, complete: false, settled }
+        TranscriptHint { words, backchannel, settled, ..TranscriptHint::default() }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! A stretch begins after two windows in a row that are surely speech (or one that is beyond doubt, while nothing of
 //! the agent can leak in) and lives on while windows stay above a lower threshold. The edges it reports are not the
 //! moments of these decisions: they are dated back to the first and last 10 ms frame of the deciding windows that is
-//! within 30 dB of the caller's loudest. Without a model the same gate runs on the level above the line's noise.
+//! within 27 dB of the caller's loudest and above the room, for the model goes on for some 100 ms after the last of
+//! them. Without a model the same gate runs on the level above the line's noise.
 
 use crate::frame::{HEARD_LEN, HeardFrame};
 use crate::time::{MediaTime, TICK_MS};
@@ -18,12 +19,17 @@ const BEYOND_DOUBT: f32 = 0.8;
 const WINDOWS_TO_BEGIN: u32 = 2;
 /// Length of a window, in ms.
 const WINDOW_MS: u64 = 32;
-/// Quiet that ends a stretch, in ms: longer than the closure of a plosive.
-pub const PAUSE_MS: u64 = 100;
+/// Quiet that ends a stretch, in ms: longer than the closure of a plosive, and than most soft spots inside a word.
+pub const PAUSE_MS: u64 = 120;
 /// Frames whose levels are kept: a window and what may be left of the one after it.
 const LEVELS: usize = 8;
-/// A frame this much weaker than the loudest speech (30 dB) is no edge of a word.
-const EDGE: f32 = 1e-3;
+/// A frame this much weaker than the loudest speech (27 dB) is no edge of a word.
+const EDGE: f32 = 2e-3;
+/// Nor is one within 13 dB of the quietest frames, the room's noise, unless it is within 10 dB of the loudest.
+const ABOVE_ROOM: f32 = 20.0;
+const EDGE_MAX: f32 = 0.1;
+/// Windows that the model still calls speech after the last such frame are its own tail, up to 96 ms; more are soft speech.
+const TAIL_WINDOWS: u32 = 3;
 /// The loudest level fades by this factor per frame (half in 7 s), so that a click is forgotten.
 const PEAK_FADE: f32 = 0.999;
 /// Rise of the noise floor per frame, 0.9 dB a second: slower than any word.
@@ -39,6 +45,8 @@ const SNR_SPAN_DB: f32 = 12.0;
 pub struct SpeechGate {
     speaking: bool,
     run: u32,
+    /// Windows of speech in a row without an edge.
+    faint: u32,
     first: MediaTime,
     last: MediaTime,
     evidence_ms: u64,
@@ -53,6 +61,7 @@ impl Default for SpeechGate {
         Self {
             speaking: false,
             run: 0,
+            faint: 0,
             first: MediaTime(0),
             last: MediaTime(0),
             evidence_ms: 0,
@@ -77,8 +86,18 @@ impl SpeechGate {
     /// Takes the probability of the window that ends at `end`; `keen`: nothing of the agent is audible.
     pub fn window(&mut self, probability: f32, end: MediaTime, keen: bool) {
         let start = MediaTime(end.ms().saturating_sub(WINDOW_MS));
+        if probability < OFF {
+            self.run = 0;
+            self.faint = 0;
+            return;
+        }
         if probability >= ON {
             self.loudest(start);
+        }
+        let edge = self.last_edge(start, end);
+        self.faint = if edge.is_none() { self.faint + 1 } else { 0 };
+        let soft = self.faint > TAIL_WINDOWS;
+        if probability >= ON && (edge.is_some() || soft) {
             self.run += 1;
             self.evidence_ms += WINDOW_MS;
             if !self.speaking {
@@ -88,12 +107,12 @@ impl SpeechGate {
                 self.speaking = self.run >= WINDOWS_TO_BEGIN || (keen && probability >= BEYOND_DOUBT);
             }
             if self.speaking {
-                self.last = self.last_edge(start, end).unwrap_or(end);
+                self.last = edge.unwrap_or(end);
             }
-        } else if self.speaking && probability >= OFF {
+        } else if self.speaking {
             self.evidence_ms += WINDOW_MS;
-            self.last = self.last_edge(start, end).unwrap_or(self.last);
-        } else {
+            self.last = edge.unwrap_or(self.last);
+        } else if probability < ON {
             self.run = 0;
         }
     }
@@ -160,7 +179,7 @@ impl SpeechGate {
     }
 
     fn loud_frames(&self, start: MediaTime, end: MediaTime) -> impl Iterator<Item = MediaTime> {
-        let enough = self.peak * EDGE;
+        let enough = (self.peak * EDGE).max((self.floor * ABOVE_ROOM).min(self.peak * EDGE_MAX));
         let in_window = move |at: MediaTime| at + TICK_MS > start && at < end;
         self.levels.iter().filter(move |&&(at, level)| in_window(at) && level >= enough).map(|&(at, _)| at)
     }

@@ -6,7 +6,7 @@ use voiced_core::call::{AskId, Leg, TurnAsk, Verdict};
 use voiced_core::codec::sample_from_mulaw;
 use voiced_core::frame::{HEARD_LEN, Rate};
 use voiced_core::id::TurnId;
-use voiced_core::leg::{ChunkEnd, Command, LegEvent, LegSettings, SpeechChunk, TranscriptHint};
+use voiced_core::leg::{ChunkEnd, Command, LegEvent, LegSettings, SpeechChunk, TextEnding, TranscriptHint};
 use voiced_core::line::ToLine;
 use voiced_core::time::MediaTime;
 
@@ -74,7 +74,7 @@ impl Call {
     }
 
     pub fn words(&mut self, words: u16, backchannel: bool) -> &mut Self {
-        let hint = TranscriptHint { words, backchannel, complete: true, settled: true };
+        let hint = TranscriptHint { words, backchannel, ending: TextEnding::Complete, settled: true };
         self.leg.command(Command::Hint(hint));
         self
     }

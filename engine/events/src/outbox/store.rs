@@ -123,7 +123,7 @@ impl Store {
              WHERE d.sink = ?1 AND d.state = 'pending' AND d.due_unix_ms <= ?2 AND NOT EXISTS (
                  SELECT 1 FROM events f JOIN deliveries g ON g.event = f.id AND g.sink = d.sink
                  WHERE f.session_id = e.session_id AND f.sequence < e.sequence AND g.state = 'pending')
-             ORDER BY e.id LIMIT ?3",
+             ORDER BY d.event LIMIT ?3", // by the index, so that the search ends with the last one taken
             params![sink, now_unix_ms as i64, limit as i64],
         )
     }
@@ -187,12 +187,23 @@ impl Store {
         work().map_err(|source| self.sqlite(source))
     }
 
+    /// Pending deliveries to all sinks together, counted no further than `limit`.
+    pub fn owed(&self, limit: usize) -> Result<usize, OutboxError> {
+        self.connection
+            .prepare_cached("SELECT COUNT(*) FROM (SELECT 1 FROM deliveries WHERE state = 'pending' LIMIT ?)")
+            .and_then(|mut statement| statement.query_row([limit as i64], |row| row.get::<_, i64>(0)))
+            .map(|owed| owed as usize)
+            .map_err(|source| self.sqlite(source))
+    }
+
     /// Reports as ended each call that was left open by a crash: its last event is not `CallEnded`. Returns how many.
     pub fn end_orphans(&mut self) -> Result<usize, OutboxError> {
         let open: Vec<String> = {
             let work = || -> rusqlite::Result<_> {
-                let mut statement =
-                    self.connection.prepare("SELECT session_id FROM events GROUP BY session_id HAVING SUM(kind = 'call_ended') = 0 ORDER BY MIN(id)")?;
+                let mut statement = self.connection.prepare(
+                    "SELECT session_id FROM events e WHERE kind <> 'call_ended'
+                     AND sequence = (SELECT MAX(sequence) FROM events f WHERE f.session_id = e.session_id) ORDER BY id",
+                )?;
                 statement.query_map([], |row| row.get(0))?.collect()
             };
             work().map_err(|source| self.sqlite(source))?
@@ -219,12 +230,13 @@ impl Store {
 
     /// The end of a call that nobody saw end, as its recorded events tell it.
     fn orphan_end(&self, session: &str) -> Result<Option<CallEvent>, OutboxError> {
-        let mut events = self.events_of(session)?;
-        let Some(last) = events.pop() else { return Ok(None) };
-        events.push(last.clone());
-        let started = events[0].at_unix_ms;
+        let events = self.events_of(session)?;
+        let Some(last) = events.last().cloned() else { return Ok(None) };
+        // a call that was connected more than once has ended before
+        let begun = events.iter().rposition(|event| matches!(event.kind, CallEventKind::CallInitiated { .. })).unwrap_or(0);
+        let started = events[begun].at_unix_ms;
         let (mut turns, mut stage) = (0, String::new());
-        for event in &events {
+        for event in &events[begun..] {
             if let CallEventKind::Utterance { stage: said_in, .. } = &event.kind {
                 turns += 1;
                 stage.clone_from(said_in);

@@ -4,7 +4,7 @@
 use voiced_core::codec::mulaw_from_sample;
 use voiced_core::frame::{HeardFrame, Rate};
 use voiced_core::id::TurnId;
-use voiced_core::leg::{ChunkEnd, Command, LegEvent, LegSettings, SpeechChunk, TranscriptHint};
+use voiced_core::leg::{ChunkEnd, Command, LegEvent, LegSettings, SpeechChunk, TextEnding, TranscriptHint};
 use voiced_core::line::ToLine;
 use voiced_core::model::{TurnFeatures, TurnJudge, TurnQuery, VAD_WINDOW, VoiceActivity};
 use voiced_core::packet::{Codec, Packet};
@@ -12,7 +12,7 @@ use voiced_core::time::Tick;
 use voiced_rt::{CallPort, Judge, PortSettings, ThreadModels, Worker, WorkerLink};
 
 /// What the transcript says of every turn, so that it ends soon.
-pub const COMPLETE: Command = Command::Hint(TranscriptHint { words: 3, backchannel: false, complete: true, settled: true });
+pub const COMPLETE: Command = Command::Hint(TranscriptHint { words: 3, backchannel: false, ending: TextEnding::Complete, settled: true });
 /// Bytes of 20 ms of mu-law.
 const PACKET_LEN: usize = 160;
 /// Chunks of 20 ms in an agent's reply.

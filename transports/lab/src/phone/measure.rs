@@ -1,10 +1,12 @@
 //! What a call was like, measured from its two channels.
 //!
-//! Sound is judged in pieces of 10 ms. An answer is the first audible piece of the agent's after the caller's last
-//! audible one, if the agent was quiet just before; a barge-in is over when the agent's last audible piece before its
-//! next pause has been played. Both channels share one clock, so every number is a difference of places in them.
+//! Sound is judged in pieces of 10 ms. Where the caller speaks in a recording is told from the recording itself, since
+//! most hold clicks and a room's noise besides: pieces within 23 dB of its loud ones and well above its quiet ones,
+//! three in a row. An answer is the first audible piece of the agent's after the caller's last one of speech, if the
+//! agent was quiet just before; a barge-in is over when the agent's last audible piece before its next pause has been
+//! played. Both channels share one clock, so every number is a difference of places in them.
 
-use super::script::{PAUSE_MS, is_audible};
+use super::script::{AUDIBLE_POWER, PAUSE_MS, is_audible, power};
 use super::{CallReport, Outcome};
 use std::io;
 use std::path::Path;
@@ -101,6 +103,15 @@ pub(super) struct Measured {
 /// Length of a judged piece, in ms and in bytes.
 const PIECE_MS: u64 = 10;
 const PIECE_BYTES: usize = 80;
+/// What is louder than this share of a recording is its loud speech, in percent.
+const LOUD_PERCENT: usize = 90;
+/// Speech is at most this much weaker in power than the loud speech, 23 dB: most soft endings are within it.
+const SPEECH_BELOW_LOUD: i64 = 200;
+/// What is quieter than this share of a recording is its room, in percent; speech has at least 10 dB more.
+const ROOM_PERCENT: usize = 8;
+const SPEECH_ABOVE_ROOM: i64 = 10;
+/// Pieces in a row that are speech and no click.
+const SPEECH_PIECES: usize = 3;
 /// Quiet before an answer, in ms: what follows sound without it belongs to what was said before.
 const ONSET_QUIET_MS: u64 = 200;
 /// A pause in the agent's sound shorter than this is a gap, in ms; longer ones are meant.
@@ -128,15 +139,15 @@ impl Measured {
     }
 
     pub(super) fn report(self, call_sid: &str, outcome: Outcome, duration_ms: u64) -> CallReport {
-        let (caller, agent) = (Audible::of(&self.caller), Audible::of(&self.agent));
+        let agent = Audible::of(&self.agent);
         let mut utterances = Vec::new();
         let mut barge_ins = Vec::new();
         for (at, said) in self.utterances.iter().enumerate() {
             let next_ms = self.utterances.get(at + 1).map_or(duration_ms, |next| next.from_ms);
             // one that was never finished lasted until the call's end
             let said_until_ms = if said.until_ms > said.from_ms { said.until_ms } else { duration_ms };
-            let from_ms = caller.first(said.from_ms, said_until_ms).unwrap_or(said.from_ms);
-            let until_ms = caller.last(from_ms, said_until_ms).unwrap_or(said_until_ms);
+            let speech = speech(&self.caller, said.from_ms, said_until_ms);
+            let (from_ms, until_ms) = speech.map_or((said.from_ms, said_until_ms), |speech| (speech.start, speech.end));
             let response_ms = agent.onset(until_ms, next_ms).map(|at_ms| at_ms - until_ms);
             let cut_off = !said.over && agent.onset(from_ms, until_ms).is_some();
             utterances.push(UtteranceReport { label: said.label.clone(), from_ms, until_ms, response_ms, cut_off });
@@ -154,6 +165,21 @@ impl Measured {
         let (call_sid, counts) = (call_sid.to_owned(), self.counts);
         CallReport { call_sid, outcome, duration_ms, utterances, barge_ins, counts, recording }
     }
+}
+
+/// From the first to the last sound of speech in what was said from `from_ms` to `until_ms`.
+fn speech(caller: &[u8], from_ms: u64, until_ms: u64) -> Option<std::ops::Range<u64>> {
+    let powers: Vec<i64> = caller.chunks(PIECE_BYTES).take(until_ms.div_ceil(PIECE_MS) as usize).skip((from_ms / PIECE_MS) as usize).map(power).collect();
+    let mut sorted = powers.clone();
+    sorted.sort_unstable();
+    let of_all = |percent: usize| sorted.get(sorted.len().saturating_sub(1) * percent / 100).copied();
+    let (loud, room) = (of_all(LOUD_PERCENT)?, of_all(ROOM_PERCENT)?);
+    let enough = (loud / SPEECH_BELOW_LOUD).max((room * SPEECH_ABOVE_ROOM).min(loud / 10)).max(AUDIBLE_POWER);
+    let is_speech = |run: &[i64]| run.iter().all(|&power| power > enough);
+    let first = powers.windows(SPEECH_PIECES).position(is_speech)?;
+    let last = powers.windows(SPEECH_PIECES).rposition(is_speech)? + SPEECH_PIECES;
+    let at_ms = |piece: usize| from_ms / PIECE_MS * PIECE_MS + piece as u64 * PIECE_MS;
+    Some(at_ms(first)..at_ms(last))
 }
 
 /// Which pieces of a channel are audible.

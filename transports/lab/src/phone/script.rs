@@ -56,12 +56,16 @@ pub(super) const FRAME_MS: u64 = 20;
 /// Quiet after which the agent counts as having stopped, in ms: longer than the pauses between words.
 pub const PAUSE_MS: u64 = 300;
 /// Mean square above which 10 or 20 ms are audible: an RMS of 150, -47 dB of full scale.
-const AUDIBLE_POWER: i64 = 150 * 150;
+pub(super) const AUDIBLE_POWER: i64 = 150 * 150;
+
+/// Mean square of mu-law sound.
+pub(super) fn power(sound: &[u8]) -> i64 {
+    sound.iter().map(|&byte| i64::from(sample_from_mulaw(byte)).pow(2)).sum::<i64>() / sound.len().max(1) as i64
+}
 
 /// Whether mu-law sound is audible.
 pub(super) fn is_audible(sound: &[u8]) -> bool {
-    let power: i64 = sound.iter().map(|&byte| i64::from(sample_from_mulaw(byte)).pow(2)).sum();
-    power > AUDIBLE_POWER * sound.len() as i64
+    power(sound) > AUDIBLE_POWER
 }
 
 /// What a step of the script wants done now.

@@ -1,0 +1,67 @@
+//! How much is taken on: places, and an orderly end.
+
+use voiced_lab::phone::{Outcome, Step};
+use voiced_lab::providers::Script;
+
+use crate::caller::{call, conversation, script};
+use crate::host::Host;
+use crate::{story, until};
+
+#[tokio::test]
+async fn a_caller_without_a_place_hears_an_apology_until_a_place_is_free() {
+    let host = Host::start(Script::default(), &[("VOICED_ENGINE__CALLS_PER_THREAD", "1")]).await;
+    let phone = host.phone();
+    let first = call(&phone, conversation(&["My kitchen sink is leaking."]));
+    let second = async {
+        until("the first call", async || !host.calls().await.is_empty()).await;
+        let report = call(&phone, script([])).await;
+        assert_eq!(report.outcome, Outcome::Apology);
+        assert_eq!(host.metric("voiced_calls_refused_total").await, 1);
+        assert_eq!(host.metric("voiced_twilio_total{what=\"apologies\"}").await, 1);
+        assert_eq!(host.calls().await.len(), 1, "the first goes on");
+    };
+    let (first, ()) = tokio::join!(first, second);
+    assert!(first.utterances[0].response_ms.is_some());
+    until("the place is free", async || host.metric("voiced_calls{thread=\"0\"}").await == 0).await;
+    let third = call(&phone, script([Step::Wait { ms: 200 }])).await;
+    assert_eq!(third.outcome, Outcome::CallerHungUp);
+}
+
+#[tokio::test]
+async fn on_sigterm_calls_end_as_they_would_and_no_new_ones_are_taken() {
+    let mut host = Host::start(Script::default(), &[]).await;
+    let phone = host.phone();
+    let running = call(&phone, conversation(&["My kitchen sink is leaking.", "It is in the kitchen."]));
+    let stop = async {
+        until("the call", async || !host.calls().await.is_empty()).await;
+        host.terminate();
+        until("the drain", async || host.get("/health").await.0 == 503).await;
+        assert_eq!(call(&phone, script([])).await.outcome, Outcome::Apology);
+    };
+    let (running, ()) = tokio::join!(running, stop);
+    assert_eq!(running.outcome, Outcome::CallerHungUp);
+    assert!(running.utterances.iter().all(|said| said.response_ms.is_some()), "{:?}", running.utterances);
+    assert_eq!(host.exit().await.code(), Some(0));
+    let last = story::taken(&host, &running.call_sid).pop().expect("events");
+    assert_eq!(last.body["event_type"], "call_ended", "what is owed is delivered before the end");
+    story::of(&host, &running.call_sid).await;
+}
+
+#[tokio::test]
+async fn a_second_sigterm_ends_calls_with_a_goodbye() {
+    let mut host = Host::start(Script::default(), &[("VOICED_AGENT__GOODBYE", "Goodbye.")]).await;
+    let phone = host.phone();
+    let running = call(&phone, script([Step::Wait { ms: 40_000 }]));
+    let stop = async {
+        until("the greeting", async || host.stored().len() > 1).await;
+        host.terminate();
+        until("the drain", async || host.get("/health").await.0 == 503).await;
+        host.terminate();
+    };
+    let (running, ()) = tokio::join!(running, stop);
+    assert_eq!(running.outcome, Outcome::AgentHungUp);
+    assert_eq!(host.exit().await.code(), Some(0));
+    let last = story::taken(&host, &running.call_sid).pop().expect("events");
+    assert_eq!(last.body["event_type"], "call_ended", "what is owed is delivered before the end");
+    assert_eq!(story::of(&host, &running.call_sid).await.agent(), ["Hello.", "Goodbye."]);
+}

@@ -1,0 +1,129 @@
+//! How the rim learns that a call's rings hold something. The audio thread must not wake tasks, which may lock and call
+//! the kernel: it only raises a flag in the call's [`Bell`]. The ringer, a thread beside it, looks once after each tick
+//! and wakes the tasks of the raised ones. So a call that has nothing to say costs the rim nothing, and one that has is
+//! heard within a millisecond of the tick.
+
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::Poll;
+use std::time::Duration;
+
+#[cfg(not(loom))]
+use atomic_waker::AtomicWaker;
+#[cfg(loom)]
+use loom::{
+    future::AtomicWaker,
+    sync::atomic::{AtomicBool, Ordering},
+};
+#[cfg(not(loom))]
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::meter::Meter;
+
+/// How often the ringer looks whether a tick has ended: small beside what a caller can notice.
+const LOOK: Duration = Duration::from_micros(500);
+/// Rest after a tick: the next one ends no sooner.
+const REST: Duration = Duration::from_millis(8);
+
+/// Raised by the audio thread while one of the call's rings to the rim holds something.
+#[derive(Debug)]
+pub struct Bell {
+    raised: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Bell {
+    pub(crate) fn new() -> Self {
+        Self { raised: AtomicBool::new(false), waker: AtomicWaker::new() }
+    }
+
+    /// Waits until the rings may hold something. For one task at a time.
+    pub async fn rung(&self) {
+        // no swap: a bell that is not raised must stay as it is, or a raise beside it could be lost
+        let raised = || self.raised.compare_exchange(true, false, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        poll_fn(|context| {
+            if raised() {
+                return Poll::Ready(());
+            }
+            #[cfg(not(loom))]
+            self.waker.register(context.waker());
+            #[cfg(loom)]
+            self.waker.register_by_ref(context.waker());
+            // raised between the look and the registration
+            if raised() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    pub(crate) fn raise(&self) {
+        self.raised.store(true, Ordering::Release);
+    }
+
+    fn ring(&self) {
+        if self.raised.load(Ordering::Acquire) {
+            self.waker.wake();
+        }
+    }
+}
+
+/// The bells of one audio thread's calls. The lock is between the rim, which hangs them, and the ringer.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Bells(Arc<Mutex<Vec<Weak<Bell>>>>);
+
+impl Bells {
+    pub(crate) fn hang(&self, bell: &Arc<Bell>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(bell));
+    }
+
+    /// Wakes whoever has something waiting, and forgets calls that are over.
+    fn ring(&self) {
+        let ring = |bell: &Weak<Bell>| bell.upgrade().map(|bell| bell.ring()).is_some();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(ring);
+    }
+
+    /// The ringer's loop.
+    pub(crate) fn run(&self, meter: &Meter, stop: &std::sync::atomic::AtomicBool) {
+        let mut seen = 0;
+        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            let ticks = meter.ticks();
+            if ticks == seen {
+                std::thread::sleep(LOOK);
+                continue;
+            }
+            seen = ticks;
+            self.ring();
+            std::thread::sleep(REST);
+        }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod tests {
+    use super::*;
+    use loom::thread;
+
+    #[test]
+    fn no_wake_up_is_lost_however_the_threads_fall() {
+        loom::model(|| {
+            let bell = loom::sync::Arc::new(Bell::new());
+            let audio = loom::sync::Arc::clone(&bell);
+            // the ringer looks after the tick has ended
+            let ringer = thread::spawn(move || {
+                audio.raise();
+                audio.ring();
+            });
+            loom::future::block_on(bell.rung());
+            ringer.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_bell_that_was_heard_is_silent_until_raised_again() {
+        loom::model(|| {
+            let bell = loom::sync::Arc::new(Bell::new());
+            bell.raise();
+            loom::future::block_on(bell.rung());
+            assert!(!bell.raised.load(Ordering::Relaxed));
+        });
+    }
+}
