@@ -187,7 +187,7 @@ fn tts(settings: &Settings, weights: &Weights) -> Result<Box<dyn Tts>> {
         Provider::Cartesia => Box::new(Cartesia::new(CartesiaSettings {
             account: account(&settings.providers.cartesia, CARTESIA_BASE_URL),
             model: named.model,
-            voice: named.suffix.context("agent.tts: cartesia needs a voice, as in cartesia/sonic-3:VOICE")?,
+            voice: named.suffix.unwrap_or_default(), // no descriptor without one is accepted
             language: None,
             rate_hz: 8_000,
         })?),

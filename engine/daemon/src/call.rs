@@ -31,6 +31,9 @@ const AGAIN: Duration = Duration::from_millis(20);
 const SAID_MAX: usize = 128;
 /// Events waiting for the disk: a call makes one every few seconds.
 const REPORTS_MAX: usize = 64;
+/// The line's sound goes to speech to text in messages of 60 ms of mu-law, and at once when a settled text is asked for: a
+/// message costs more than what is in it, and a guess of the words some 20 ms later delays no answer.
+const STT_MESSAGE_BYTES: usize = 480;
 /// Sound before the moment that speech was noticed, for a transcript that begins with the first syllable: 480 ms of 10 ms frames.
 const PRE_ROLL_FRAMES: usize = 48;
 /// Times that a line may take nothing before it is dead: 5 s and more; Twilio's socket buffers more than a second before the first.
@@ -75,6 +78,7 @@ pub async fn run(context: CallContext, line: LineIo, port: CallPort) {
         stt: Some(input),
         heard,
         stt_open: true,
+        unsent: Vec::new(),
         ear: Ear::default(),
         reports,
         ended: false,
@@ -127,6 +131,8 @@ struct Call {
     stt: Option<mpsc::Sender<SttInput>>,
     heard: mpsc::Receiver<SttEvent>,
     stt_open: bool,
+    /// The line's sound on its way to speech to text.
+    unsent: Vec<u8>,
     ear: Ear,
     reports: mpsc::Sender<(u64, CallEventKind)>,
     ended: bool,
@@ -145,7 +151,10 @@ impl Call {
         match from {
             FromLine::Audio(packet) => {
                 if self.context.agent.feed == SttFeed::Line {
-                    self.feed(SttInput::Audio(Bytes::copy_from_slice(packet.payload())));
+                    self.unsent.extend_from_slice(packet.payload());
+                    if self.unsent.len() >= STT_MESSAGE_BYTES {
+                        self.feed_line_sound();
+                    }
                 }
                 if self.port.packets.push(packet).is_err() {
                     self.context.metrics.packets_dropped.add(1);
@@ -236,7 +245,11 @@ impl Call {
         let agent = Arc::clone(&self.context.agent);
         match action {
             Action::Command(command) => self.command(command),
-            Action::Finalize => self.feed(SttInput::Finalize),
+            Action::Finalize => {
+                self.feed_line_sound();
+                self.feed(SttInput::Finalize);
+            }
+
             Action::Ask { attempt, request } => self.replies.ask(attempt, request, &*agent.llm, agent.tts.rate_hz()),
             Action::CancelBefore(turn) => self.replies.cancel_before(turn),
             Action::Synthesize { turn, attempt, phrase, text } => {
@@ -263,6 +276,13 @@ impl Call {
         if self.port.commands.push(command).is_err() {
             self.context.metrics.commands_dropped.add(1);
             tracing::warn!(session = self.context.session_id, ?command, "the audio thread does not take commands: it is overloaded");
+        }
+    }
+
+    fn feed_line_sound(&mut self) {
+        if !self.unsent.is_empty() {
+            let sound = std::mem::take(&mut self.unsent);
+            self.feed(SttInput::Audio(Bytes::from(sound)));
         }
     }
 

@@ -61,6 +61,14 @@ pub enum DescriptorError {
         /// The providers of this role.
         known: String,
     },
+    /// Text to speech of a provider that has no voice of its own accord.
+    #[error("tts = {text:?}: {provider} needs a voice, as in {text}:VOICE")]
+    Voice {
+        /// What was given.
+        text: String,
+        /// Who needs it.
+        provider: &'static str,
+    },
 }
 
 impl Descriptor {
@@ -80,6 +88,9 @@ impl Descriptor {
         };
         if model.is_empty() || suffix.is_some_and(str::is_empty) {
             return Err(form());
+        }
+        if role == Role::Tts && provider == Provider::Cartesia && suffix.is_none() {
+            return Err(DescriptorError::Voice { text: text.trim().to_owned(), provider: provider.name() });
         }
         Ok(Self { provider, model: model.to_owned(), suffix: suffix.map(str::to_owned) })
     }
@@ -157,5 +168,6 @@ mod tests {
         assert!(text(Role::Tts, "alloy").starts_with(r#"tts = "alloy" is not of the form"#));
         assert!(text(Role::Tts, "openai/tts-1:").contains("not of the form"));
         assert!(text(Role::Llm, "openai/").contains("not of the form"));
+        assert_eq!(text(Role::Tts, "cartesia/sonic-3"), r#"tts = "cartesia/sonic-3": cartesia needs a voice, as in cartesia/sonic-3:VOICE"#);
     }
 }
