@@ -236,7 +236,7 @@ impl LegSettings {
             denoise_enabled: false,
             interruptible: true,
             lead_ms: 160,
-            endpoint_ms_min: 320,
+            endpoint_ms_min: 280,
             endpoint_ms_max: 1_400,
             hold_ms: 60,
             silence_ms: 8_000,

@@ -5,7 +5,7 @@
 //! into a [`TurnQuery`]. [`SmartTurn`] belongs to a worker: it computes the model and returns a probability.
 //!
 //! That is the largest cost of a call, so the model runs on kernels of our own: the graph's 8-bit arithmetic exactly as
-//! the file quantises it, only for the positions that hold sound (see `padding`), with the same answer on every
+//! the file quantises it, only for the positions that hold sound (see `padding`), with the same arithmetic on every
 //! processor (see `kernel`), and without an allocation.
 
 mod attention;

@@ -174,7 +174,8 @@ fn cases() -> Vec<Case> {
 }
 
 fn smart_turn() -> SmartTurn {
-    SmartTurn::load(&weights(SMART_TURN)).expect("the fetched model loads")
+    static LOADED: LazyLock<SmartTurn> = LazyLock::new(|| SmartTurn::load(&weights(SMART_TURN)).expect("the fetched model loads"));
+    LOADED.clone()
 }
 
 fn weights(name: &str) -> PathBuf {

@@ -2,14 +2,14 @@
 //!
 //! No witness is trusted alone. The end-of-turn model is weak on telephone speech and the transcript comes late, so
 //! both only move one number, the log-odds that the caller is done, and the wait is a smooth function of it: no answer
-//! of either can cost more than `endpoint_ms_max`, and none has to come at all. With the default 320..1400 ms:
+//! of either can cost more than `endpoint_ms_max`, and none has to come at all. With the default 280..1400 ms:
 //!
 //! | model says | text without marks | complete | open |
 //! |---|---|---|---|
-//! | 0.85 and more | 391 ms | 350 ms | 690 ms |
-//! | 0.8 | 432 ms | 368 ms | 819 ms |
-//! | nothing, or 0.75 | 493 ms | 398 ms | 953 ms |
-//! | less than 0.7 | 599 ms | 454 ms | 1098 ms |
+//! | 0.85 and more | 353 ms | 311 ms | 664 ms |
+//! | 0.8 | 396 ms | 330 ms | 798 ms |
+//! | nothing, or 0.75 | 460 ms | 361 ms | 937 ms |
+//! | less than 0.7 | 570 ms | 419 ms | 1087 ms |
 //!
 //! A caller who pauses long, or whom we have cut off, is given more: [`Endpoint::patience_ms`] is added to each wait.
 
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     fn wait(probability: Option<f32>, ending: TextEnding) -> u64 {
-        let mut endpoint = Endpoint::new(320, 1_400);
+        let mut endpoint = Endpoint::new(280, 1_400);
         endpoint.probability = probability;
         endpoint.wait_ms(TranscriptHint { words: 3, backchannel: false, ending, settled: true })
     }
@@ -164,13 +164,13 @@ mod tests {
     fn the_wait_is_the_documented_function_of_what_is_known() {
         let row = |p| [TextEnding::Unmarked, TextEnding::Complete, TextEnding::Open].map(|ending| wait(p, ending));
         let table = [Some(0.95), Some(0.8), None, Some(0.05)].map(row);
-        insta::assert_compact_debug_snapshot!(table, @"[[391, 350, 690], [432, 368, 819], [493, 398, 953], [599, 454, 1098]]");
+        insta::assert_compact_debug_snapshot!(table, @"[[353, 311, 664], [396, 330, 798], [460, 361, 937], [570, 419, 1087]]");
         assert_eq!(row(None), row(Some(0.75)));
     }
 
     #[test]
     fn a_caller_who_was_cut_short_is_given_more_time_and_later_less_again() {
-        let mut endpoint = Endpoint::new(320, 1_400);
+        let mut endpoint = Endpoint::new(280, 1_400);
         let before = endpoint.wait_ms(TranscriptHint::default());
         endpoint.cut_short();
         let after = endpoint.wait_ms(TranscriptHint::default());
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn only_the_awaited_answer_counts() {
-        let mut endpoint = Endpoint::new(320, 1_400);
+        let mut endpoint = Endpoint::new(280, 1_400);
         let old = endpoint.ask(200).unwrap();
         endpoint.pause();
         let new = endpoint.ask(200).unwrap();

@@ -170,15 +170,20 @@ impl Attention {
             let sum: i32 = queries[row * STATE..][..HEAD].iter().map(|code| i32::from(*code)).sum();
             *term = (HEAD as i32 * query_zero - sum) * key_zero;
         }
-        let key_sums = &self.memory.key_sums[head * KEY_PANELS..][..KEY_PANELS];
+        let mut key_terms = [[0; WIDTH]; KEY_PANELS];
+        for (terms, sums) in key_terms.iter_mut().zip(&self.memory.key_sums[head * KEY_PANELS..]) {
+            *terms = sums.map(|sum| query_zero.wrapping_mul(sum));
+        }
         let keys = &self.memory.keys[head * KEY_PANELS * KEY_LINES..][..KEY_PANELS * KEY_LINES];
-        let scale = query.scale * key.scale / layer.score.scale;
+        let (scale, zero) = (query.scale * key.scale / layer.score.scale, layer.score.zero);
         for (row, panel, sums) in Products::<I>::new(Rows::new(queries, STATE, count, HEAD), keys, room) {
-            let to = &mut self.scores[row * POSITIONS + panel * WIDTH..][..WIDTH];
+            let row_term = row_terms[row];
+            let mut scores = [0.0; WIDTH];
             for lane in 0..WIDTH {
-                let product = sums[lane] + row_terms[row] - query_zero * key_sums[panel][lane];
-                to[lane] = quantise(product as f32 * scale, layer.score.zero);
+                let product = sums[lane].wrapping_add(row_term).wrapping_sub(key_terms[panel][lane]);
+                scores[lane] = quantise(product as f32 * scale, zero);
             }
+            self.scores[row * POSITIONS + panel * WIDTH..][..WIDTH].copy_from_slice(&scores);
         }
 
         let mut totals = [0; BLOCK];
@@ -188,15 +193,15 @@ impl Attention {
         }
         let value_zero = signed_zero(value.zero);
         let values = &self.memory.values[head * VALUE_PANELS * VALUE_LINES..][..VALUE_PANELS * VALUE_LINES];
-        let scale = layer.share_scale * value.scale / layer.context.scale;
+        let (scale, zero) = (layer.share_scale * value.scale / layer.context.scale, layer.context.zero);
         for (row, panel, sums) in Products::<I>::new(Rows::new(&self.shares, POSITIONS, count, POSITIONS), values, room) {
             let zero_part = value_zero * totals[row];
             let mut taken = [0.0; WIDTH];
             for lane in 0..WIDTH {
-                taken[lane] = quantise((sums[lane] - zero_part) as f32 * scale, layer.context.zero);
+                taken[lane] = quantise(sums[lane].wrapping_sub(zero_part) as f32 * scale, zero);
             }
             let to = &mut self.context[(first + row) * STATE + head * HEAD + panel * WIDTH..][..WIDTH];
-            to.copy_from_slice(&codes(&taken, layer.context.zero));
+            to.copy_from_slice(&codes(&taken, zero));
         }
     }
 }
@@ -214,10 +219,11 @@ fn share_out(scores: &mut [f32], score_scale: f32, share_scale: f32, shares: &mu
     let top = largest(&tops);
     let mut total: Vector = [0.0; WIDTH];
     for scores in scores.iter_mut() {
-        *scores = map(scores, |score| exp((score - top) * score_scale));
+        let shares = map(scores, |score| exp((score - top) * score_scale));
         for lane in 0..WIDTH {
-            total[lane] += scores[lane];
+            total[lane] += shares[lane];
         }
+        *scores = shares;
     }
     let per_code = 1.0 / (sum(&total) * share_scale);
     let mut sums: Vector = [0.0; WIDTH];

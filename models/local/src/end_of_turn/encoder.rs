@@ -77,7 +77,7 @@ impl Encoder {
         }
     }
 
-    /// One layer over `count` positions, the last of `memory`'s, which holds the padding's keys and values before them.
+    /// One layer over the last `count` positions, which also look at the padding's keys and values before them.
     #[inline(always)]
     pub(super) fn layer<I: Isa>(&mut self, layer: &Layer, count: usize, padding: &Memory) {
         normalise(&self.states[..count * STATE], &layer.attention_norm, &mut self.normed);
@@ -140,7 +140,7 @@ impl Matrix {
         let (offset, scale) = (&self.offset[panel], &self.scale[panel]);
         let mut codes = [0.0; WIDTH];
         for lane in 0..WIDTH {
-            codes[lane] = quantise((sums[lane] + offset[lane]) as f32 * scale[lane], zero);
+            codes[lane] = quantise(sums[lane].wrapping_add(offset[lane]) as f32 * scale[lane], zero);
         }
         codes
     }

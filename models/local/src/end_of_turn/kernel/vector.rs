@@ -1,7 +1,7 @@
 //! Arithmetic on [`WIDTH`] numbers at once, without branches, so that it vectorises.
 //!
-//! Multiplications and additions are never fused, though AVX-512 and AVX2 could: so every processor rounds alike, and
-//! the model gives the same answer everywhere. It answers from 8-bit codes, and a last bit can tip one.
+//! Multiplications and additions are never fused, though some processors could: so all kernels round alike and give
+//! the same answer. It is made of 8-bit codes, and a last bit can tip one.
 #![allow(clippy::inline_always)] // only what is inlined into a function gets that function's instruction set
 
 use super::WIDTH;
