@@ -2,10 +2,10 @@
 
 pub mod denoise;
 pub mod end_of_turn;
+mod exp;
 pub mod onnx;
 pub mod onnx_tensors;
+pub mod stt;
 pub mod tts;
 pub mod vad;
 pub mod weights;
-
-pub mod stt;

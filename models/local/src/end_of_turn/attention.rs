@@ -1,9 +1,10 @@
 //! Attention of the computed positions to all positions, the padding's from memory.
 #![allow(clippy::inline_always)] // only what is inlined into a function gets that function's instruction set
 
-use super::kernel::vector::{Vector, codes, exp, largest, map, quantise, sum, vectors_mut};
+use super::kernel::vector::{Vector, codes, largest, map, quantise, sum, vectors_mut};
 use super::kernel::{GROUP, Isa, Line, Products, Room, Rows, WIDTH, place};
 use super::weights::{Layer, POSITIONS, STATE};
+use crate::exp::exp;
 
 /// Width of a head.
 const HEAD: usize = 64;

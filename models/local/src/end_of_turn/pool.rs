@@ -1,9 +1,10 @@
 //! After the encoder: a weighted mean over all positions, and a small classifier of it.
 #![allow(clippy::inline_always)] // only what is inlined into a function gets that function's instruction set
 
-use super::kernel::vector::{codes, exp, gelu, map, quantise, tanh};
+use super::kernel::vector::{codes, gelu, map, quantise, tanh};
 use super::kernel::{Isa, Products, Room, Rows, WIDTH};
 use super::weights::{Dense, POOL, POSITIONS, STATE, Weights};
+use crate::exp::exp;
 
 /// Widest layer of the classifier.
 const DENSE: usize = 256;

@@ -4,8 +4,8 @@
 use serde::Deserialize;
 
 use super::decoder::{Decoder, DecoderState};
-use super::layers::exp;
 use super::vocabulary::Vocabulary;
+use crate::exp::exp;
 
 /// Tokens of one utterance at most: some 70 words, more than anyone says in 28 s without a breath.
 const TOKENS_MAX: usize = 96;

@@ -7,6 +7,8 @@
 
 use std::ops::{Add, Mul, Sub};
 
+use crate::exp::exp;
+
 /// Calls side by side: a 512-bit register of `f32`, two of AVX2, four of NEON.
 pub const LANES: usize = 16;
 
@@ -101,28 +103,6 @@ impl Mul for Lanes {
 #[inline(always)]
 fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
-}
-
-/// e^x to 3e-7 relative: 2^n by the exponent bits, 2^f for |f| ≤ ½ by its series. No branch, so it vectorises.
-#[inline(always)]
-fn exp(x: f32) -> f32 {
-    /// 1.5 · 2²³: added, it rounds to an integer that then stands in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    // beyond these the logistic function is 0 or 1 in f32, and 2^n stays a normal number
-    let x = if x > 80.0 { 80.0 } else { x };
-    let x = if x < -80.0 { -80.0 } else { x };
-    let scaled = x * std::f32::consts::LOG2_E;
-    let rounded = scaled + ROUND;
-    let f = scaled - (rounded - ROUND);
-    let two_to_n = f32::from_bits((rounded.to_bits() << 23).wrapping_add(0x3f80_0000));
-    // ln(2)^k / k!
-    let mut series = 1.540_353e-4;
-    series = series * f + 1.333_355_8e-3;
-    series = series * f + 9.618_129e-3;
-    series = series * f + 5.550_411e-2;
-    series = series * f + 0.240_226_51;
-    series = series * f + std::f32::consts::LN_2;
-    (series * f + 1.0) * two_to_n
 }
 
 #[cfg(test)]

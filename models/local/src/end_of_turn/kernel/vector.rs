@@ -5,12 +5,10 @@
 #![allow(clippy::inline_always)] // only what is inlined into a function gets that function's instruction set
 
 use super::WIDTH;
+use crate::exp::{ROUND, exp};
 
 /// Numbers side by side.
 pub(in super::super) type Vector = [f32; WIDTH];
-
-/// 1.5 · 2²³: added, it rounds to an integer, half to even, that then stands in the low bits.
-const ROUND: f32 = 12_582_912.0;
 
 /// The vectors of a slice whose length is a multiple of [`WIDTH`].
 #[inline(always)]
@@ -68,26 +66,6 @@ pub(in super::super) fn sum(values: &Vector) -> f32 {
 #[inline(always)]
 pub(in super::super) fn largest(values: &Vector) -> f32 {
     values.iter().fold(f32::NEG_INFINITY, |largest, &value| if value > largest { value } else { largest })
-}
-
-/// e^x to 3e-7 relative: 2^n by the exponent bits, 2^f for |f| ≤ ½ by its series.
-#[inline(always)]
-pub(in super::super) fn exp(x: f32) -> f32 {
-    // beyond these 2^n would leave the normal numbers
-    let x = if x > 80.0 { 80.0 } else { x };
-    let x = if x < -80.0 { -80.0 } else { x };
-    let scaled = x * std::f32::consts::LOG2_E;
-    let rounded = scaled + ROUND;
-    let f = scaled - (rounded - ROUND);
-    let two_to_n = f32::from_bits((rounded.to_bits() << 23).wrapping_add(0x3f80_0000));
-    // ln(2)^k / k!
-    let mut series = 1.540_353e-4;
-    series = series * f + 1.333_355_8e-3;
-    series = series * f + 9.618_129e-3;
-    series = series * f + 5.550_411e-2;
-    series = series * f + 0.240_226_51;
-    series = series * f + std::f32::consts::LN_2;
-    (series * f + 1.0) * two_to_n
 }
 
 /// Hyperbolic tangent.
