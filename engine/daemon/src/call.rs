@@ -36,8 +36,8 @@ const REPORTS_MAX: usize = 64;
 const STT_MESSAGE_BYTES: usize = 480;
 /// Sound before the moment that speech was noticed, for a transcript that begins with the first syllable: 480 ms of 10 ms frames.
 const PRE_ROLL_FRAMES: usize = 48;
-/// Times that a line may take nothing before it is dead: 5 s and more; Twilio's socket buffers more than a second before the first.
-const LINE_STUCK_MAX: u32 = 250;
+/// A line that takes nothing this long is dead; Twilio's socket buffers more than a second before that.
+const LINE_STUCK_MAX: Duration = Duration::from_secs(5);
 
 /// What a watcher of a call may see, e.g. the demo's timeline.
 #[derive(Clone, Debug)]
@@ -82,7 +82,7 @@ pub async fn run(context: CallContext, line: LineIo, port: CallPort) {
         ear: Ear::default(),
         reports,
         ended: false,
-        stuck: 0,
+        stuck_since: None,
         left_over: false,
         context,
     };
@@ -136,7 +136,8 @@ struct Call {
     ear: Ear,
     reports: mpsc::Sender<(u64, CallEventKind)>,
     ended: bool,
-    stuck: u32,
+    /// Since when the line takes nothing.
+    stuck_since: Option<Instant>,
     /// Something waits for room.
     left_over: bool,
     context: CallContext,
@@ -201,10 +202,9 @@ impl Call {
         self.left_over = false;
         while let Ok(item) = self.port.outgoing.peek().copied() {
             match self.to.try_send(item) {
-                Ok(()) => self.stuck = 0,
+                Ok(()) => self.stuck_since = None,
                 Err(mpsc::error::TrySendError::Full(_)) => {
-                    self.stuck += 1;
-                    if self.stuck > LINE_STUCK_MAX {
+                    if self.stuck_since.get_or_insert_with(Instant::now).elapsed() > LINE_STUCK_MAX {
                         self.apply(Input::Gone(Gone::Lost)).await;
                     }
                     self.left_over = true;

@@ -1,6 +1,10 @@
-//! Meters that the audio thread writes and anyone reads: plain relaxed atomics, one writer.
+//! Meters that the audio thread writes and anyone reads: plain relaxed atomics, one writer. The count of ticks is also what
+//! the ringer waits for.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicU64, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use std::time::Duration;
 
 /// Upper bounds of the tick-time histogram, µs; the last bucket takes the rest. 10 000 is the deadline.
@@ -55,9 +59,9 @@ impl Meter {
         }
     }
 
-    /// Ticks run.
+    /// Ticks run; what those did is visible to who has read this.
     pub(crate) fn ticks(&self) -> u64 {
-        self.ticks.load(Relaxed)
+        self.ticks.load(Acquire)
     }
 
     /// Takes a place for one more call, unless `limit` are there.
@@ -77,7 +81,7 @@ impl Meter {
         }
         let bucket = TICK_BUCKETS_US.iter().position(|&bound| us <= bound).unwrap_or(TICK_BUCKETS_US.len());
         self.histogram[bucket].fetch_add(1, Relaxed);
-        self.ticks.fetch_add(1, Relaxed);
+        self.ticks.fetch_add(1, Release);
     }
 
     pub(crate) fn skip(&self, ticks: u64) {

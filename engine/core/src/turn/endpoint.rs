@@ -32,7 +32,7 @@ const OPEN: f32 = -2.0;
 const OFFSET: f32 = 1.65;
 
 /// Quiet after which the model is asked, in ms after the last speech frame: many pauses are over before, and its answer
-/// is in before the shortest wait is over. Once per pause: asked again at 400 ms it knows no better.
+/// is in before the shortest wait is over unless many ask at once. Once per pause: asked again at 400 ms it knows no better.
 const ASK_MS: u64 = 200;
 /// Quiet after which a pause without a single word was noise, in ms: later than any transcript of the turn.
 pub const NOISE_MS: u64 = 2_500;
