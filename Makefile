@@ -2,7 +2,7 @@
 # Each installs first what a bare Debian 12 lacks; a Rust toolchain (rustup) is assumed.
 
 SHELL := /bin/bash
-PACKAGES := build-essential pkg-config python3 python3-venv espeak-ng ca-certificates
+PACKAGES := build-essential cmake pkg-config python3 python3-venv espeak-ng ca-certificates
 VOICED := target/release/voiced
 
 .PHONY: demo test bench run build lint doc loom deps weights
