@@ -50,7 +50,7 @@ pub struct Events {
     pub backlog_max: usize,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Agent {
     pub stt: String,
     pub llm: String,

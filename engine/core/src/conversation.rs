@@ -53,6 +53,8 @@ pub struct Conversation {
     voice_failures: u32,
     ending: Option<Ending>,
     ended: bool,
+    /// A human speaks in the agent's place.
+    relieved: bool,
 }
 
 /// Who has the floor, and what for.
@@ -97,6 +99,7 @@ impl Conversation {
             voice_failures: 0,
             ending: None,
             ended: false,
+            relieved: false,
         }
     }
 
@@ -144,6 +147,9 @@ impl Conversation {
             }
             Input::Llm { turn, attempt, event } => self.model_says(now, ReplyId { turn, attempt }, event, actions),
             Input::Tts { turn, attempt, event } => self.voice_says(now, ReplyId { turn, attempt }, &event, actions),
+            Input::Typed(text) => self.typed(now, &text, actions),
+            Input::Whispered(text) => self.account.whispered(&text),
+            Input::AgentMaySpeak(may) => self.agent_may_speak(may, actions),
             Input::MaxDuration => self.farewell(now, self.settings.goodbye.clone(), "max_duration", actions),
             Input::Drain => self.farewell(now, self.settings.goodbye.clone(), "drained", actions),
         }

@@ -92,6 +92,8 @@ pub enum Speaker {
     Caller,
     /// The agent.
     Agent,
+    /// A human who tells the agent what to do; the caller does not hear it.
+    Supervisor,
 }
 
 /// One message of the history: only words that were heard.

@@ -5,7 +5,7 @@ use voiced_core::event::{CallEventKind, EventSpeaker};
 use voiced_core::id::TurnId;
 use voiced_core::leg::{Command, HeardUntil, LegEvent};
 use voiced_core::line::Gone;
-use voiced_core::model::{LlmEvent, SttEvent};
+use voiced_core::model::{LlmEvent, Message, Speaker, SttEvent};
 use voiced_core::time::MediaTime;
 
 struct Call {
@@ -564,4 +564,42 @@ fn words_that_no_voice_activity_noticed_are_answered_all_the_same() {
     call.stt(SttEvent::Final("Hello?".into()));
     assert!(takes_floor(&call.wait(1_500)));
     assert_eq!(asked(&call.floor(2)), [(2, 0, "Hello?".to_owned())]);
+}
+
+#[test]
+fn a_written_message_cuts_the_agent_and_is_answered() {
+    let mut call = Call::greeted();
+    call.says(2, "My sink leaks.");
+    call.token(2, 0, "I am very sorry. Where is it? ");
+    call.reply_starts(2);
+    call.leg(LegEvent::PhraseHeard { turn: TurnId(2), phrase: 0 });
+    let actions = call.give(Input::Typed("It is in the kitchen.".into()));
+    assert!(abandons(&actions, 2) && takes_floor(&actions));
+    assert_eq!(asked(&call.floor(3)), [(3, 0, "It is in the kitchen.".to_owned())]);
+}
+
+#[test]
+fn a_whisper_reaches_the_model_and_nobody_else() {
+    let mut call = Call::greeted();
+    call.give(Input::Whispered("Offer a discount.".into()));
+    let actions = call.says(2, "That is expensive.");
+    let history = actions.iter().find_map(|action| if let Action::Ask { request, .. } = action { Some(request.history.clone()) } else { None });
+    let whisper = Message { speaker: Speaker::Supervisor, text: "Offer a discount.".into() };
+    assert!(history.expect("the model is asked").contains(&whisper));
+    assert!(!call.transcript().iter().any(|line| line.contains("discount")));
+}
+
+#[test]
+fn a_relieved_agent_falls_silent_listens_and_comes_back() {
+    let mut call = Call::greeted();
+    call.says(2, "My sink leaks.");
+    call.token(2, 0, "I am very sorry. Where is it? ");
+    call.reply_starts(2);
+    assert!(abandons(&call.give(Input::AgentMaySpeak(false)), 2));
+    let actions = call.says(3, "Who is there now?");
+    assert_eq!((asked(&actions), released(&actions)), (vec![], vec![]));
+    assert!(!takes_floor(&call.leg(LegEvent::Silence { quiet_ms: 8_000 })), "no prompt while a human speaks");
+    assert_eq!(call.transcript().last().map(String::as_str), Some("caller@welcome: Who is there now?"));
+    call.give(Input::AgentMaySpeak(true));
+    assert_eq!(asked(&call.says(4, "And now?")), [(4, 0, "My sink leaks. Who is there now? And now?".to_owned())]);
 }

@@ -8,16 +8,17 @@ use bytes::Bytes;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::time::{Duration, MissedTickBehavior, interval, sleep};
 use voiced_core::conversation::{Action, Conversation, Input, TurnTiming};
-use voiced_core::event::{CallEvent, CallEventKind};
+use voiced_core::event::{CallEvent, CallEventKind, EventSpeaker};
+use voiced_core::id::TurnId;
 use voiced_core::leg::{Command, LegEvent};
 use voiced_core::line::{FromLine, Gone, ToLine};
 use voiced_core::model::SttEvent;
+use voiced_core::packet::Packet;
 use voiced_core::time::MediaTime;
 use voiced_events::deliver::unix_ms;
 use voiced_events::outbox::Outbox;
 use voiced_models_remote::stt::{SttInput, SttSession};
 use voiced_rt::CallPort;
-use voiced_twilio::LineIo;
 
 use crate::agent::{Agent, SttFeed};
 use crate::metrics::Metrics;
@@ -31,11 +32,13 @@ const AGAIN: Duration = Duration::from_millis(20);
 const SAID_MAX: usize = 128;
 /// Events waiting for the disk: a call makes one every few seconds.
 const REPORTS_MAX: usize = 64;
-/// The line's sound goes to speech to text in messages of 60 ms of mu-law, and at once when a settled text is asked for: a
-/// message costs more than what is in it, and a guess of the words some 20 ms later delays no answer.
-const STT_MESSAGE_BYTES: usize = 480;
+/// A streaming speech-to-text gets sound in messages of 60 ms, and at once when a settled text is asked for: a message costs
+/// more than what is in it, and a guess of the words some 20 ms later delays no answer.
+const STT_MESSAGE_MS: usize = 60;
 /// Sound before the moment that speech was noticed, for a transcript that begins with the first syllable: 480 ms of 10 ms frames.
 const PRE_ROLL_FRAMES: usize = 48;
+/// Who may be shown a call's sound: its room and a recording, with room for a second of each.
+const TAPS_MAX: usize = 4;
 /// A line that takes nothing this long is dead; Twilio's socket buffers more than a second before that.
 const LINE_STUCK_MAX: Duration = Duration::from_secs(5);
 
@@ -44,8 +47,35 @@ const LINE_STUCK_MAX: Duration = Duration::from_secs(5);
 pub enum Observed {
     Leg(LegEvent),
     Transcript(SttEvent),
-    Phrase(String),
+    Phrase { turn: TurnId, phrase: u32, text: String },
+    Said { speaker: EventSpeaker, text: String },
     Timing(TurnTiming),
+}
+
+/// The two ends of a line, whatever the transport. Dropping `to` hangs up.
+pub struct Line {
+    /// What comes from the caller; the last message is `Gone`.
+    pub from: mpsc::Receiver<FromLine>,
+    /// What goes to the caller.
+    pub to: mpsc::Sender<ToLine>,
+}
+
+/// Whose sound it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Caller,
+    Agent,
+}
+
+/// Shown each packet of both sides, in real time; false: no more.
+pub type Tap = Box<dyn FnMut(Side, &Packet) -> bool + Send>;
+
+/// What a transport asks of a call besides its line.
+pub enum Request {
+    /// To the conversation.
+    Tell(Input),
+    /// Show the call's sound.
+    Tap(Tap),
 }
 
 /// Who a call is, and what it shares with the daemon.
@@ -57,6 +87,8 @@ pub struct CallContext {
     pub outbox: Outbox,
     pub metrics: Arc<Metrics>,
     pub observed: broadcast::Sender<(String, Observed)>,
+    /// Told as well, of this call alone.
+    pub watcher: Option<mpsc::Sender<Observed>>,
     /// True: end now, whoever speaks.
     pub cancel: watch::Receiver<Option<Gone>>,
     /// True: the daemon's patience with draining is over.
@@ -64,8 +96,9 @@ pub struct CallContext {
 }
 
 /// Carries a call from its first packet to its last event.
-pub async fn run(context: CallContext, line: LineIo, port: CallPort) {
-    let LineIo { mut from, to } = line;
+pub async fn run(context: CallContext, line: Line, port: CallPort, requests: Option<mpsc::Receiver<Request>>) {
+    let Line { mut from, to } = line;
+    let (mut requests, mut asked) = (requests, true);
     let (said_in, mut said) = mpsc::channel(SAID_MAX);
     let (reports, reporter) = reporter(&context);
     let SttSession { input, events: heard } = context.agent.stt.open();
@@ -84,6 +117,7 @@ pub async fn run(context: CallContext, line: LineIo, port: CallPort) {
         ended: false,
         stuck_since: None,
         left_over: false,
+        taps: Vec::new(),
         context,
     };
     call.report(CallEventKind::CallInitiated { metadata: call.context.metadata.clone(), started_at_unix_ms: unix_ms() }).await;
@@ -105,6 +139,10 @@ pub async fn run(context: CallContext, line: LineIo, port: CallPort) {
             },
             event = call.heard.recv(), if call.stt_open => if let Some(event) = event { call.hear(event).await } else { call.stt_open = false },
             Some(said) = said.recv() => call.said(said).await,
+            request = next(&mut requests), if asked => match request {
+                Some(request) => call.asked(request).await,
+                None => asked = false,
+            },
             () = bell.rung() => call.serve_leg().await,
             () = sleep(AGAIN), if call.left_over => call.serve_leg().await,
             _ = tick.tick() => call.apply(Input::Tick).await,
@@ -122,6 +160,13 @@ pub async fn run(context: CallContext, line: LineIo, port: CallPort) {
     let _ = reporter.await; // the call's last event is on disk before its place is free
 }
 
+async fn next(requests: &mut Option<mpsc::Receiver<Request>>) -> Option<Request> {
+    match requests {
+        Some(requests) => requests.recv().await,
+        None => None,
+    }
+}
+
 struct Call {
     conversation: Conversation,
     replies: Replies,
@@ -131,7 +176,7 @@ struct Call {
     stt: Option<mpsc::Sender<SttInput>>,
     heard: mpsc::Receiver<SttEvent>,
     stt_open: bool,
-    /// The line's sound on its way to speech to text.
+    /// Sound on its way to a streaming speech-to-text.
     unsent: Vec<u8>,
     ear: Ear,
     reports: mpsc::Sender<(u64, CallEventKind)>,
@@ -140,6 +185,7 @@ struct Call {
     stuck_since: Option<Instant>,
     /// Something waits for room.
     left_over: bool,
+    taps: Vec<Tap>,
     context: CallContext,
 }
 
@@ -153,10 +199,9 @@ impl Call {
             FromLine::Audio(packet) => {
                 if self.context.agent.feed == SttFeed::Line {
                     self.unsent.extend_from_slice(packet.payload());
-                    if self.unsent.len() >= STT_MESSAGE_BYTES {
-                        self.feed_line_sound();
-                    }
+                    self.feed_in_messages();
                 }
+                self.tap(Side::Caller, &packet);
                 if self.port.packets.push(packet).is_err() {
                     self.context.metrics.packets_dropped.add(1);
                 }
@@ -165,6 +210,18 @@ impl Call {
             FromLine::Mark(number) => self.command(Command::Mark(number)),
             FromLine::Gone(gone) => self.apply(Input::Gone(gone)).await,
         }
+    }
+
+    async fn asked(&mut self, request: Request) {
+        match request {
+            Request::Tell(input) => self.apply(input).await,
+            Request::Tap(tap) if self.taps.len() < TAPS_MAX => self.taps.push(tap),
+            Request::Tap(_) => tracing::warn!(session = self.context.session_id, "the call's sound is shown to too many already"),
+        }
+    }
+
+    fn tap(&mut self, side: Side, packet: &Packet) {
+        self.taps.retain_mut(|tap| tap(side, packet));
     }
 
     async fn hear(&mut self, event: SttEvent) {
@@ -193,12 +250,17 @@ impl Call {
         if let Some(ear) = &mut self.port.ear {
             while let Ok(frame) = ear.pop() {
                 let bytes: Vec<u8> = frame.samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
+                if self.context.agent.feed == SttFeed::Heard {
+                    self.unsent.extend_from_slice(&bytes);
+                    continue;
+                }
                 let Some(input) = self.ear.frame(Bytes::from(bytes)) else { continue };
                 if let Some(stt) = &self.stt {
                     let _ = stt.try_send(input); // a stuck session loses sound, not the call
                 }
             }
         }
+        self.feed_in_messages();
         self.left_over = false;
         while let Ok(item) = self.port.outgoing.peek().copied() {
             match self.to.try_send(item) {
@@ -218,7 +280,7 @@ impl Call {
 
     /// For a speech-to-text that wants a turn and not a stream: a session for each, with the sound before its begin.
     fn take_turn(&mut self, event: &LegEvent) {
-        if self.context.agent.feed == SttFeed::Line {
+        if self.context.agent.feed != SttFeed::Turns {
             return;
         }
         if let Some(before) = self.ear.turn(event) {
@@ -246,14 +308,13 @@ impl Call {
         match action {
             Action::Command(command) => self.command(command),
             Action::Finalize => {
-                self.feed_line_sound();
+                self.feed_unsent();
                 self.feed(SttInput::Finalize);
             }
-
             Action::Ask { attempt, request } => self.replies.ask(attempt, request, &*agent.llm, agent.tts.rate_hz()),
             Action::CancelBefore(turn) => self.replies.cancel_before(turn),
             Action::Synthesize { turn, attempt, phrase, text } => {
-                self.observe(Observed::Phrase(text.clone()));
+                self.observe(Observed::Phrase { turn, phrase, text: text.clone() });
                 self.replies.synthesize(turn, attempt, phrase, text, &*agent.tts);
             }
             Action::EndReply { turn, attempt, phrases } => self.replies.end(turn, attempt, phrases),
@@ -279,7 +340,14 @@ impl Call {
         }
     }
 
-    fn feed_line_sound(&mut self) {
+    fn feed_in_messages(&mut self) {
+        let bytes_per_ms = if self.context.agent.feed == SttFeed::Line { 8 } else { 32 };
+        if self.unsent.len() >= STT_MESSAGE_MS * bytes_per_ms {
+            self.feed_unsent();
+        }
+    }
+
+    fn feed_unsent(&mut self) {
         if !self.unsent.is_empty() {
             let sound = std::mem::take(&mut self.unsent);
             self.feed(SttInput::Audio(Bytes::from(sound)));
@@ -296,12 +364,16 @@ impl Call {
     }
 
     fn observe(&self, observed: Observed) {
+        if let Some(watcher) = &self.context.watcher {
+            let _ = watcher.try_send(observed.clone()); // a watcher that falls behind misses captions, the call nothing
+        }
         let _ = self.context.observed.send((self.context.session_id.clone(), observed)); // nobody watching is fine
     }
 
     async fn report(&mut self, kind: CallEventKind) {
         if let CallEventKind::Utterance { speaker, text, stage, .. } = &kind {
             tracing::info!(session = self.context.session_id, ?speaker, stage, text, "said");
+            self.observe(Observed::Said { speaker: *speaker, text: text.clone() });
         }
         if self.reports.send((unix_ms(), kind)).await.is_err() {
             tracing::error!(session = self.context.session_id, "an event was lost: the event store has stopped");

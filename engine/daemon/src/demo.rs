@@ -222,7 +222,7 @@ impl Timeline {
             Observed::Leg(LegEvent::Unheld { .. }) => self.line("engine", "  only a backchannel: the agent goes on"),
             Observed::Leg(LegEvent::Interrupted { .. }) => self.line("engine", "  barge-in: the reply is cut"),
             Observed::Transcript(SttEvent::Final(text)) => self.line("stt", &format!("  “{}”", text.trim())),
-            Observed::Phrase(text) => self.line("tts", &format!("  “{}”", text.trim())),
+            Observed::Phrase { text, .. } => self.line("tts", &format!("  “{}”", text.trim())),
             Observed::Timing(timing) => self.line("engine", &format!("  {timing:?}")),
             _ => {}
         }

@@ -20,6 +20,7 @@ const SETTLED_FROM: usize = UTTERANCE_SAMPLES_MAX / 2;
 const CACHED_SAMPLES_MAX: usize = 4_000_000;
 
 /// Whisper, one transcription at a time per place: it is the host's processor that is scarce.
+#[derive(Clone)]
 pub struct LocalStt(Arc<Transcriber>);
 
 struct Transcriber {
@@ -142,6 +143,7 @@ impl Llm for LocalScript {
 }
 
 /// Piper, shared by all calls: one phrase at a time. The same text is the same sound, so what was said lately is kept.
+#[derive(Clone)]
 pub struct LocalTts {
     speaker: Arc<Speaker>,
     rate_hz: u32,

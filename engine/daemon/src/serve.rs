@@ -22,16 +22,17 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use voiced_config::Settings;
+use voiced_core::frame::Rate;
 use voiced_events::deliver::{self, Backoff, DeliveryCounters, unix_ms};
 use voiced_events::outbox::{Outbox, OutboxError, Store};
 use voiced_events::sinks::{Sink, ema::Ema, file::JsonLines};
 use voiced_rt::Engine;
 use voiced_twilio::{Secret, TwilioCounters, TwilioSettings};
 
-use crate::agent::{self, Agent};
+use crate::agent::Agents;
 use crate::backlog::{self, Backlog};
 use crate::sessions::{Desk, Sessions};
-use crate::{dirs, notify};
+use crate::{dirs, inference, notify};
 
 /// How long calls may go on after SIGTERM; systemd's `TimeoutStopSec` is a little longer.
 const DRAIN: Duration = Duration::from_mins(5);
@@ -74,15 +75,16 @@ impl Daemon {
     pub async fn start(settings: Settings, verify_signatures: bool) -> Result<Self> {
         let state = claim(&dirs::state(&settings.storage))?;
         let weights = dirs::weights(&settings.storage);
-        let turn_model = agent::turn_model(&settings, &weights)?;
-        let models = |slots| agent::thread_models(&settings, &weights, turn_model.as_ref(), slots);
-        let engine = Arc::new(Engine::start(&agent::engine(&settings), models)?);
-        let agent = Arc::new(Agent::build(&settings, &weights)?);
+        let turn_model = inference::turn_model(&settings, &weights)?;
+        let models = |slots| inference::thread_models(&settings, &weights, turn_model.as_ref(), slots);
+        let engine = Arc::new(Engine::start(&inference::engine(&settings), models)?);
+        let agents = Agents::new(&settings, &weights)?;
+        agents.agent(agents.profile(), Rate::Hz8000)?; // what the profile names is loaded before the first call
         let (outbox, stop_events, deliveries) = events(&settings).await?;
         let backlog = Arc::new(Backlog::new(settings.events.backlog_max));
         backlog.count(&outbox).await?;
         tokio::spawn(backlog::watch(Arc::clone(&backlog), outbox.clone()));
-        let sessions = Sessions::new(engine, agent, outbox, backlog);
+        let sessions = Sessions::new(engine, agents, outbox, backlog);
         let listener = TcpListener::bind((settings.server.bind.as_str(), settings.server.port))
             .await
             .with_context(|| format!("cannot listen on {}:{} (server.bind, PORT)", settings.server.bind, settings.server.port))?;

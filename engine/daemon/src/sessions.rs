@@ -3,17 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use anyhow::ensure;
 use serde::Serialize;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinHandle;
+use voiced_core::frame::Rate;
 use voiced_core::line::Gone;
 use voiced_events::deliver::unix_ms;
 use voiced_events::outbox::Outbox;
-use voiced_rt::{Engine, PortSettings};
+use voiced_rt::{CallPort, Engine, PortSettings};
 use voiced_twilio::{IncomingCall, LineIo, Refused, Switchboard};
 
-use crate::agent::{Agent, SttFeed};
+use crate::agent::{Agent, Agents, SttFeed};
 use crate::backlog::Backlog;
-use crate::call::{self, CallContext, Observed};
+use crate::call::{self, CallContext, Line, Observed, Request};
 use crate::metrics::Metrics;
 
 /// What a slow watcher of calls may fall behind, in observations.
@@ -23,10 +26,10 @@ const OBSERVED_MAX: usize = 4_096;
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Session {
-    /// `phone-{CallSid}`.
+    /// `phone-{CallSid}`, `room-{room}`.
     #[serde(rename = "sessionId")]
     pub id: String,
-    /// `phone`.
+    /// `phone`, `room`.
     pub r#type: &'static str,
     /// The caller.
     pub from: String,
@@ -34,6 +37,18 @@ pub struct Session {
     pub to: String,
     /// ms since the Unix epoch.
     pub started_at_unix_ms: u64,
+}
+
+/// A call that a transport brings.
+pub struct NewCall {
+    pub session: Session,
+    pub call_sid: Option<String>,
+    pub metadata: BTreeMap<String, String>,
+    pub agent: Arc<Agent>,
+    /// Told what happens in this call.
+    pub watcher: Option<mpsc::Sender<Observed>>,
+    /// What the transport asks of the call besides its line.
+    pub requests: Option<mpsc::Receiver<Request>>,
 }
 
 struct Live {
@@ -46,7 +61,7 @@ pub struct Sessions {
     pub engine: Arc<Engine>,
     pub metrics: Arc<Metrics>,
     pub outbox: Outbox,
-    agent: Arc<Agent>,
+    pub agents: Agents,
     backlog: Arc<Backlog>,
     live: Mutex<BTreeMap<String, Live>>,
     /// Told of each end.
@@ -57,12 +72,12 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    pub fn new(engine: Arc<Engine>, agent: Arc<Agent>, outbox: Outbox, backlog: Arc<Backlog>) -> Arc<Self> {
+    pub fn new(engine: Arc<Engine>, agents: Agents, outbox: Outbox, backlog: Arc<Backlog>) -> Arc<Self> {
         Arc::new(Self {
             engine,
             metrics: Arc::default(),
             outbox,
-            agent,
+            agents,
             backlog,
             live: Mutex::default(),
             ended: watch::Sender::default(),
@@ -110,69 +125,92 @@ impl Sessions {
         }
     }
 
+    /// Room for one more call.
+    pub fn may_admit(&self) -> bool {
+        let may = !self.is_draining() && self.engine.calls() < self.engine.limit() && !self.backlog.is_full();
+        if !may {
+            self.metrics.calls_refused.add(1);
+        }
+        may
+    }
+
+    /// Gives a call its place and its task, which lives until the call's last event is on disk.
+    pub fn take(self: &Arc<Self>, call: NewCall, line: Line) -> anyhow::Result<JoinHandle<()>> {
+        let NewCall { session, call_sid, metadata, agent, watcher, requests } = call;
+        let session_id = session.id.clone();
+        let port = self.place(&session_id, &agent).inspect_err(|error| {
+            tracing::warn!(session = session_id, %error, "call refused");
+            self.metrics.calls_refused.add(1);
+        })?;
+        let (cancel, cancelled) = watch::channel(None);
+        tracing::info!(session = session_id, from = session.from, to = session.to, "call taken");
+        self.live().insert(session_id.clone(), Live { session, cancel });
+        self.metrics.calls_taken.add(1);
+        let context = CallContext {
+            session_id: session_id.clone(),
+            call_sid,
+            metadata,
+            agent,
+            outbox: self.outbox.clone(),
+            metrics: Arc::clone(&self.metrics),
+            observed: self.observed.clone(),
+            watcher,
+            cancel: cancelled,
+            drained: self.drained.subscribe(),
+        };
+        let ended = Ended { sessions: Arc::clone(self), session_id };
+        Ok(tokio::spawn(async move {
+            let _ended = ended;
+            call::run(context, line, port, requests).await;
+        }))
+    }
+
+    fn place(&self, session_id: &str, agent: &Agent) -> anyhow::Result<CallPort> {
+        ensure!(!self.is_draining(), "this host is draining");
+        ensure!(!self.live().contains_key(session_id), "the session of this name is still being ended");
+        Ok(self.engine.admit(PortSettings { leg: agent.leg, ear: agent.feed != SttFeed::Line })?)
+    }
+
+    /// Ends a call whose line was lost elsewhere.
+    pub fn end(&self, session_id: &str, gone: Gone) {
+        if let Some(live) = self.live().get(session_id) {
+            live.cancel.send_replace(Some(gone));
+        }
+    }
+
     fn live(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Live>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Sessions as a transport sees them.
+/// Sessions as Twilio sees them.
 pub struct Desk(pub Arc<Sessions>);
 
 impl Switchboard for Desk {
     fn may_admit(&self) -> bool {
-        let sessions = &self.0;
-        let may = !sessions.is_draining() && sessions.engine.calls() < sessions.engine.limit() && !sessions.backlog.is_full();
-        if !may {
-            sessions.metrics.calls_refused.add(1);
-        }
-        may
+        self.0.may_admit()
     }
 
     fn connected(&self, incoming: IncomingCall, line: LineIo) -> Result<(), Refused> {
-        let sessions = Arc::clone(&self.0);
-        if sessions.is_draining() {
-            return Err(Refused);
-        }
-        let session_id = format!("phone-{}", incoming.call_sid);
-        if sessions.live().contains_key(&session_id) {
-            tracing::warn!(session = session_id, "stream refused: the call's last one is still being ended");
-            return Err(Refused);
-        }
-        let port = PortSettings { leg: sessions.agent.leg, ear: sessions.agent.feed == SttFeed::Ear };
-        let port = sessions.engine.admit(port).map_err(|error| {
-            tracing::warn!(call_sid = incoming.call_sid, %error, "call refused");
-            sessions.metrics.calls_refused.add(1);
+        let sessions = &self.0;
+        let agent = sessions.agents.agent(sessions.agents.profile(), Rate::Hz8000).map_err(|error| {
+            tracing::error!(call_sid = incoming.call_sid, error = format!("{error:#}"), "call refused: its agent cannot be made");
             Refused
         })?;
-        let (cancel, cancelled) = watch::channel(None);
-        let session = Session { id: session_id.clone(), r#type: "phone", from: incoming.from.clone(), to: incoming.to.clone(), started_at_unix_ms: unix_ms() };
-        sessions.live().insert(session_id.clone(), Live { session, cancel });
-        sessions.metrics.calls_taken.add(1);
-        tracing::info!(session = session_id, from = incoming.from, to = incoming.to, "call taken");
-        let context = CallContext {
-            session_id: session_id.clone(),
-            call_sid: Some(incoming.call_sid.clone()),
-            metadata: metadata(&incoming),
-            agent: Arc::clone(&sessions.agent),
-            outbox: sessions.outbox.clone(),
-            metrics: Arc::clone(&sessions.metrics),
-            observed: sessions.observed.clone(),
-            cancel: cancelled,
-            drained: sessions.drained.subscribe(),
+        let session = Session {
+            id: format!("phone-{}", incoming.call_sid),
+            r#type: "phone",
+            from: incoming.from.clone(),
+            to: incoming.to.clone(),
+            started_at_unix_ms: unix_ms(),
         };
-        let ended = Ended { sessions: Arc::clone(&sessions), session_id };
-        tokio::spawn(async move {
-            let _ended = ended;
-            call::run(context, line, port).await;
-        });
-        Ok(())
+        let call = NewCall { session, call_sid: Some(incoming.call_sid.clone()), metadata: metadata(&incoming), agent, watcher: None, requests: None };
+        sessions.take(call, Line { from: line.from, to: line.to }).map(drop).map_err(|_| Refused)
     }
 
     fn status(&self, call_sid: &str, status: &str) {
-        if matches!(status, "completed" | "busy" | "failed" | "no-answer" | "canceled")
-            && let Some(live) = self.0.live().get(&format!("phone-{call_sid}"))
-        {
-            live.cancel.send_replace(Some(Gone::HungUp));
+        if matches!(status, "completed" | "busy" | "failed" | "no-answer" | "canceled") {
+            self.0.end(&format!("phone-{call_sid}"), Gone::HungUp);
         }
     }
 }

@@ -74,8 +74,13 @@ pub(crate) fn request_body(settings: &OpenAiChatSettings, request: &LlmRequest, 
         let role = match message.speaker {
             Speaker::Caller => "user",
             Speaker::Agent => "assistant",
+            Speaker::Supervisor => "system",
         };
-        json!({"role": role, "content": message.text})
+        let content = match message.speaker {
+            Speaker::Supervisor => format!("Your supervisor tells you, unheard by the caller: {}", message.text),
+            Speaker::Caller | Speaker::Agent => message.text.clone(),
+        };
+        json!({"role": role, "content": content})
     }));
     messages.extend(rounds.iter().flat_map(Round::messages));
     let mut body = json!({

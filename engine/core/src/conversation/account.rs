@@ -8,6 +8,8 @@ use crate::time::MediaTime;
 /// Messages of the history at most, an hour of lively talk; the oldest are forgotten first.
 const HISTORY_MESSAGES_MAX: usize = 256;
 
+/// Characters of a supervisor's message at most: a minute of speech.
+const WHISPER_CHARS_MAX: usize = 1_000;
 /// Bytes of a message from which on nothing more is merged into it.
 const MESSAGE_BYTES_MERGED_MAX: usize = 8_192;
 
@@ -34,12 +36,25 @@ impl Account {
             speaker: match speaker {
                 Speaker::Caller => EventSpeaker::Tenant,
                 Speaker::Agent => EventSpeaker::Agent,
+                Speaker::Supervisor => return,
             },
             text: text.to_owned(),
             turn_index: self.utterances,
             stage: stage.to_owned(),
         }));
         self.utterances = self.utterances.saturating_add(1);
+        self.remember(speaker, text);
+    }
+
+    /// Keeps what a supervisor tells the agent: nobody else hears it, so it is no utterance.
+    pub fn whispered(&mut self, text: &str) {
+        let text: String = text.trim().chars().take(WHISPER_CHARS_MAX).collect();
+        if !text.is_empty() {
+            self.remember(Speaker::Supervisor, &text);
+        }
+    }
+
+    fn remember(&mut self, speaker: Speaker, text: &str) {
         push(&mut self.history, speaker, text);
         if self.history.len() > HISTORY_MESSAGES_MAX {
             self.history.remove(0);

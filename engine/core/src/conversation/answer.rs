@@ -124,7 +124,7 @@ impl Conversation {
 
     fn think_ahead(&mut self, now: MediaTime, turn: TurnId, actions: &mut Vec<Action>) {
         let words = normalised(&self.caller.text());
-        if words.is_empty() {
+        if words.is_empty() || self.relieved {
             return;
         }
         let again = match &self.answer {
@@ -155,6 +155,12 @@ impl Conversation {
         let trusted = settled || stable || waited_ms >= SETTLE_MS;
         if !trusted {
             self.think_ahead(now, turn, actions);
+            return;
+        }
+        if self.relieved {
+            // a human answers; the words are reported and remembered
+            self.report_owed(actions);
+            self.abandon(turn, actions);
             return;
         }
         if self.answer.as_ref().is_none_or(|answer| answer.asked.as_ref() != Some(&words)) {

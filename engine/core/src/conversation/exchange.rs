@@ -64,6 +64,12 @@ pub enum Input {
         /// What it says.
         event: Spoken,
     },
+    /// The caller wrote instead of speaking: a turn of its own.
+    Typed(String),
+    /// A supervisor tells the agent something that the caller does not hear.
+    Whispered(String),
+    /// A human takes the agent's place (`false`) or gives it back (`true`): without it the agent only listens.
+    AgentMaySpeak(bool),
     /// The line is gone.
     Gone(Gone),
     /// The call has lasted as long as it may.

@@ -41,6 +41,9 @@ pub(super) struct Ending {
 impl Conversation {
     /// Asks for the floor, at once or when the reply that has it was heard.
     pub(super) fn open(&mut self, now: MediaTime, opening: Opening, actions: &mut Vec<Action>) {
+        if self.relieved && self.ending.is_none() && matches!(opening, Opening::Say { .. }) {
+            return;
+        }
         let busy = matches!(self.phase, Phase::Answering { .. } | Phase::Speaking { .. });
         self.opening = Some(opening);
         self.floor_asked_at = None;
@@ -87,7 +90,7 @@ impl Conversation {
         // a pause without words was noise: the leg is listening again
         let listening = matches!(self.phase, Phase::Listening | Phase::Thinking { .. });
         let quiet = listening && !self.caller.speaking && self.caller.text().is_empty();
-        if !quiet || self.ending.is_some() || self.opening.is_some() || !self.keys.is_empty() {
+        if !quiet || self.relieved || self.ending.is_some() || self.opening.is_some() || !self.keys.is_empty() {
             return;
         }
         if let Some(text) = self.settings.silence_prompts.get(self.silences).cloned() {
@@ -114,7 +117,23 @@ impl Conversation {
         if self.keys.is_empty() || self.ending.is_some() {
             return;
         }
-        // keys are a barge-in; the leg gives the floor only when nobody has it
+        let text = self.keys.drain(..).map(String::from).collect::<Vec<_>>().join(" ");
+        self.typed(now, &text, actions);
+    }
+
+    /// Words that need no ear: keys, or a message written in a room.
+    pub(super) fn typed(&mut self, now: MediaTime, text: &str, actions: &mut Vec<Action>) {
+        if self.ending.is_some() || text.trim().is_empty() {
+            return;
+        }
+        // they are a barge-in; the leg gives the floor only when nobody has it
+        self.fall_silent(actions);
+        self.caller.types(now, text);
+        self.open(now, Opening::Answer, actions);
+    }
+
+    /// Cuts the reply, prepared or being heard; the caller's words stay.
+    fn fall_silent(&mut self, actions: &mut Vec<Action>) {
         if let Phase::Answering { turn, .. } | Phase::Speaking { turn } = self.phase {
             self.cut_unknown(actions);
             actions.push(Action::Command(Command::Abandon(turn)));
@@ -122,9 +141,21 @@ impl Conversation {
             self.owed = None;
             self.phase = Phase::Listening;
         }
-        let text = self.keys.drain(..).map(String::from).collect::<Vec<_>>().join(" ");
-        self.caller.types(now, &text);
-        self.open(now, Opening::Answer, actions);
+    }
+
+    /// A human takes over, or hands back: the agent falls silent at once and answers again from the next turn on.
+    pub(super) fn agent_may_speak(&mut self, may: bool, actions: &mut Vec<Action>) {
+        if may == self.relieved {
+            self.relieved = !may;
+            self.silences = 0;
+            if self.relieved && self.ending.is_none() {
+                if matches!(self.opening, Some(Opening::Say { .. })) {
+                    self.opening = None;
+                    self.floor_asked_at = None;
+                }
+                self.fall_silent(actions);
+            }
+        }
     }
 
     /// Timeouts of keys, of words that nobody noticed, and of the floor.
