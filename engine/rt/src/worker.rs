@@ -320,6 +320,7 @@ impl Worker {
                 continue;
             }
             if let Some(mut port) = slot.port.take() {
+                self.meter.heard(&slot.leg.counters());
                 port.gear = slot.leg.strip();
                 let _ = self.judge.retired.push(port); // room was just seen, and nobody else pushes
             }

@@ -69,17 +69,26 @@ impl OpusDecoder {
 
     /// Decodes a packet. Returns the samples written; 0 when it is damaged beyond use.
     pub fn decode(&mut self, payload: &[u8], sound: &mut [f32]) -> usize {
-        self.0.decode_float(payload, sound, false).unwrap_or(0)
+        self.run(payload, sound, false)
     }
 
     /// Decodes what a packet tells of the sound just before it, as much as `sound` holds (whole 2.5 ms). Where it
     /// tells nothing, the sound is made up.
     pub fn decode_before(&mut self, payload: &[u8], sound: &mut [f32]) -> usize {
-        self.0.decode_float(payload, sound, true).unwrap_or(0)
+        self.run(payload, sound, true)
     }
 
     /// Makes up what follows the last sound, as much as `sound` holds (whole 2.5 ms).
     pub fn make_up(&mut self, sound: &mut [f32]) -> usize {
-        self.0.decode_float(&[], sound, false).unwrap_or(0)
+        self.run(&[], sound, false)
+    }
+
+    fn run(&mut self, payload: &[u8], sound: &mut [f32], before: bool) -> usize {
+        let len = self.0.decode_float(payload, sound, before).unwrap_or(0);
+        for sample in &mut sound[..len] {
+            // a damaged packet decodes to anything
+            *sample = sample.clamp(-1.0, 1.0);
+        }
+        len
     }
 }

@@ -16,8 +16,8 @@ use crate::time::TICK_MS;
 
 /// Sound that libopus makes up in a row; then its voice is a machine's.
 const MADE_UP_MS_MAX: usize = 100;
-/// Delay beyond the target that quiet is skipped for, in ms: a tick, and one for what ticks round off.
-const SPARE_MS: i64 = 20;
+/// Delay beyond the target that quiet is skipped for, in ms: what one skip wins back.
+const SPARE_MS: i64 = TICK_MS as i64;
 /// Delay beyond the target that speech is sped up for, in ms.
 const HURRY_MS: i64 = 60;
 /// Delay short of the target that speech is slowed down for, in ms.
