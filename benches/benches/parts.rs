@@ -1,4 +1,4 @@
-//! What one call costs, part by part: crossing a ring, the codec, a change of rate, voice activity.
+//! What one call costs, part by part: crossing a ring, the codecs, hearing a room, a change of rate, voice activity.
 #![allow(missing_docs)] // divan names the benches by their functions
 
 use std::path::PathBuf;
@@ -8,9 +8,12 @@ use divan::{Bencher, black_box, black_box_drop};
 use ort::session::Session;
 use ort::value::TensorRef;
 use voiced_benches::Speech;
+use voiced_core::codec::opus::{DECODED_LEN_MAX, ENCODED_LEN, OpusDecoder, OpusEncoder};
 use voiced_core::codec::{mulaw_decode, mulaw_encode, sample_from_f32};
+use voiced_core::frame::HEARD_LEN;
+use voiced_core::hear::opus::OpusEar;
 use voiced_core::model::{VAD_WINDOW, VoiceActivity};
-use voiced_core::packet::{Codec, Packet};
+use voiced_core::packet::{Codec, PACKET_BYTES_MAX, Packet};
 use voiced_core::resample::Resampler;
 use voiced_models_local::onnx::open_session;
 use voiced_models_local::vad::Silero;
@@ -43,6 +46,60 @@ fn mulaw_encode_20_ms(bencher: Bencher<'_, '_>) {
     let sound: [i16; 160] = std::array::from_fn(|_| sample_from_f32(speech.next_sample()));
     let mut bytes = [0; 160];
     bencher.bench_local(|| mulaw_encode(black_box(&sound), black_box(&mut bytes)));
+}
+
+/// Seconds of speech that the benches of Opus go through again and again.
+const OPUS_PACKETS: usize = 500;
+
+#[divan::bench]
+fn opus_encode_20_ms(bencher: Bencher<'_, '_>) {
+    let mut encoder = OpusEncoder::new().expect("libopus has memory");
+    let mut speech = Speech::new(48_000, 0);
+    let sound: Vec<i16> = (0..OPUS_PACKETS * ENCODED_LEN).map(|_| sample_from_f32(speech.next_sample())).collect();
+    let mut packets = sound.chunks(ENCODED_LEN).cycle();
+    let mut bytes = [0; PACKET_BYTES_MAX];
+    bencher.bench_local(|| packets.next().map(|sound| encoder.encode(black_box(sound), black_box(&mut bytes))));
+}
+
+#[divan::bench]
+fn opus_decode_20_ms(bencher: Bencher<'_, '_>) {
+    let mut decoder = OpusDecoder::new().expect("libopus has memory");
+    let packets = opus_packets();
+    let mut packets = packets.iter().cycle();
+    let mut sound = [0.0; DECODED_LEN_MAX];
+    bencher.bench_local(|| packets.next().map(|packet| decoder.decode(black_box(packet.payload()), black_box(&mut sound))));
+}
+
+/// An ear of a room for 20 ms, with so many percent of the packets lost: two ticks and a packet.
+#[divan::bench(args = [0, 10])]
+fn opus_hear_20_ms(bencher: Bencher<'_, '_>, loss_percent: usize) {
+    let mut ear = OpusEar::new().expect("libopus has memory");
+    let packets = opus_packets();
+    let mut sequence = 0;
+    let mut heard = [0.0; HEARD_LEN];
+    bencher.bench_local(|| {
+        let packet = &packets[sequence as usize % OPUS_PACKETS];
+        if sequence as usize * 7 % 100 >= loss_percent
+            && let Some(packet) = Packet::new(Codec::Opus, sequence, sequence * 20, packet.payload())
+        {
+            ear.receive(black_box(&packet));
+        }
+        sequence += 1;
+        ear.tick(black_box(&mut heard));
+        ear.tick(black_box(&mut heard));
+    });
+}
+
+fn opus_packets() -> Vec<Packet> {
+    let mut encoder = OpusEncoder::new().expect("libopus has memory");
+    let mut speech = Speech::new(48_000, 0);
+    let packet = |sequence| {
+        let sound: [i16; ENCODED_LEN] = std::array::from_fn(|_| sample_from_f32(speech.next_sample()));
+        let mut bytes = [0; PACKET_BYTES_MAX];
+        let len = encoder.encode(&sound, &mut bytes);
+        Packet::new(Codec::Opus, sequence, sequence * 20, &bytes[..len]).expect("an encoder's packet fits")
+    };
+    (0..OPUS_PACKETS as u32).map(packet).collect()
 }
 
 #[divan::bench(args = [(8_000, 16_000), (24_000, 8_000), (48_000, 16_000)])]

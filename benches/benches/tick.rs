@@ -7,12 +7,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use voiced_benches::Speech;
+use voiced_core::codec::opus::{ENCODED_LEN, OpusEncoder};
 use voiced_core::codec::{mulaw_from_sample, sample_from_f32};
 use voiced_core::frame::Rate;
 use voiced_core::id::TurnId;
 use voiced_core::leg::{ChunkEnd, Command, LegEvent, LegSettings, SpeechChunk, TextEnding, TranscriptHint};
 use voiced_core::line::ToLine;
-use voiced_core::packet::{Codec, Packet};
+use voiced_core::packet::{Codec, PACKET_BYTES_MAX, Packet};
 use voiced_core::time::{TICK_MS, Tick};
 use voiced_models_local::denoise::{DenoiseKind, SonoraDenoise};
 use voiced_models_local::end_of_turn::{SmartTurn, SmartTurnFeatures};
@@ -20,8 +21,18 @@ use voiced_models_local::vad::Silero;
 use voiced_models_local::weights::{SILERO_VAD, SMART_TURN, Weights};
 use voiced_rt::{CallPort, PortSettings, ThreadModels, Worker};
 
-/// Rows of the table: calls, and whether they are cleaned.
-const ROWS: [(usize, bool); 7] = [(1, false), (8, false), (32, false), (32, true), (128, false), (128, true), (512, false)];
+/// Rows of the table: calls, whether they are cleaned, and their codec.
+const ROWS: [(usize, bool, Codec); 9] = [
+    (1, false, Codec::Mulaw),
+    (8, false, Codec::Mulaw),
+    (32, false, Codec::Mulaw),
+    (32, true, Codec::Mulaw),
+    (32, false, Codec::Opus),
+    (128, false, Codec::Mulaw),
+    (128, true, Codec::Mulaw),
+    (128, false, Codec::Opus),
+    (512, false, Codec::Mulaw),
+];
 /// Ticks that count, 30 s: three beyond p99.9.
 const TICKS: u64 = 3_000;
 /// Ticks before them, in which callers come one by one: windows of voice activity must not all end in one tick.
@@ -32,21 +43,23 @@ const BUDGET: f64 = 0.7;
 const PACKET_LEN: usize = 160;
 const ROUND_PACKETS: usize = 100;
 const REPLY_CHUNKS: u32 = 25;
+/// One period of the agent's voice: a codec must have something to do.
+const HUM: [i16; 8] = [0, 2_500, 6_000, 2_000, 500, -2_000, -5_000, -3_000];
 
 fn main() -> Result<(), Box<dyn Error>> {
     eprintln!("{} rows of {} s each", ROWS.len(), (TICKS + WARM_UP) * TICK_MS / 1_000);
     println!("\none audio thread, µs a tick (of 10 000); a core's calls are those at which p99.9 takes {:.0} % of a tick\n", BUDGET * 100.0);
-    println!("calls  denoise     p50     p99   p99.9     max  p50/call  calls/core  turns  unasked  dropped");
-    for (calls, denoise) in ROWS {
-        println!("{}", measure(calls, denoise)?);
+    println!("calls  codec  denoise     p50     p99   p99.9     max  p50/call  calls/core  turns  unasked  dropped");
+    for (calls, denoise, codec) in ROWS {
+        println!("{}", measure(calls, denoise, codec)?);
     }
     Ok(())
 }
 
 /// One row of the table.
-fn measure(calls: usize, denoise: bool) -> Result<String, Box<dyn Error>> {
+fn measure(calls: usize, denoise: bool, codec: Codec) -> Result<String, Box<dyn Error>> {
     let (mut worker, mut link, mut judge) = Worker::new(calls, models(calls, denoise)?);
-    let mut leg = LegSettings::new(Rate::Hz8000);
+    let mut leg = LegSettings::new(codec.rate());
     leg.denoise_enabled = denoise;
     let mut callers = Vec::with_capacity(calls);
     let mut times = Vec::with_capacity(TICKS as usize);
@@ -64,7 +77,7 @@ fn measure(calls: usize, denoise: bool) -> Result<String, Box<dyn Error>> {
             thread::sleep(due.saturating_duration_since(Instant::now()));
             while callers.len() < calls.min(1 + tick as usize) {
                 let Some(port) = link.admit(PortSettings { leg, ear: false }) else { break };
-                callers.push(Caller::new(port, callers.len()));
+                callers.push(Caller::new(port, callers.len(), codec));
             }
             for caller in &mut callers {
                 caller.act(tick);
@@ -82,7 +95,8 @@ fn measure(calls: usize, denoise: bool) -> Result<String, Box<dyn Error>> {
     let (turns, meter) = (callers.iter().map(|caller| caller.turns).sum::<u32>(), link.meter().read());
     let per_core = calls as f64 * BUDGET * TICK_MS as f64 * 1e3 / at(0.999);
     Ok(format!(
-        "{calls:5}  {:7} {:7.0} {:7.0} {:7.0} {:7.0} {:9.1} {per_core:11.0} {turns:6} {:8} {:8}",
+        "{calls:5}  {:5}  {:7} {:7.0} {:7.0} {:7.0} {:7.0} {:9.1} {per_core:11.0} {turns:6} {:8} {:8}",
+        if codec == Codec::Opus { "opus" } else { "mulaw" },
         if denoise { "on" } else { "off" },
         at(0.5),
         at(0.99),
@@ -107,7 +121,9 @@ fn models(calls: usize, denoise: bool) -> Result<ThreadModels, Box<dyn Error>> {
 /// A caller who talks and pauses for ever, an agent who answers each turn, and a line that plays at once.
 struct Caller {
     port: CallPort,
-    talk: Vec<u8>,
+    /// One round of talk and pause, packet by packet.
+    talk: Vec<Vec<u8>>,
+    codec: Codec,
     number: usize,
     sequence: u32,
     reply: Option<(TurnId, u32)>,
@@ -115,17 +131,18 @@ struct Caller {
 }
 
 impl Caller {
-    fn new(port: CallPort, number: usize) -> Self {
-        let mut speech = Speech::new(8_000, number as u32);
-        let talk = (0..ROUND_PACKETS * PACKET_LEN).map(|_| mulaw_from_sample(sample_from_f32(speech.next_sample()))).collect();
-        Self { port, talk, number, sequence: 0, reply: None, turns: 0 }
+    fn new(port: CallPort, number: usize, codec: Codec) -> Self {
+        let mut speech = Speech::new(codec.rate().hz(), number as u32);
+        let mut encoder = (codec == Codec::Opus).then(|| OpusEncoder::new().expect("libopus has memory"));
+        let talk = (0..ROUND_PACKETS).map(|_| packet(&mut speech, encoder.as_mut())).collect();
+        Self { port, talk, codec, number, sequence: 0, reply: None, turns: 0 }
     }
 
     /// What the rim does for this caller in one tick; what finds no room is lost.
     fn act(&mut self, tick: u64) {
         if (tick as usize + self.number).is_multiple_of(2) {
-            let sound = &self.talk[self.sequence as usize % ROUND_PACKETS * PACKET_LEN..][..PACKET_LEN];
-            if let Some(packet) = Packet::new(Codec::Mulaw, self.sequence, self.sequence * 20, sound) {
+            let sound = &self.talk[self.sequence as usize % ROUND_PACKETS];
+            if let Some(packet) = Packet::new(self.codec, self.sequence, self.sequence * 20, sound) {
                 let _ = self.port.packets.push(packet);
             }
             self.sequence += 1;
@@ -153,9 +170,21 @@ impl Caller {
             && !self.port.speech.is_full()
         {
             let over = chunks == REPLY_CHUNKS;
-            let (end, sound) = if over { (ChunkEnd::Reply, &[][..]) } else { (ChunkEnd::Nothing, &[1_000; PACKET_LEN][..]) };
+            let len = if self.codec == Codec::Opus { ENCODED_LEN } else { PACKET_LEN };
+            let hum: [i16; ENCODED_LEN] = std::array::from_fn(|n| HUM[n % HUM.len()]);
+            let (end, sound) = if over { (ChunkEnd::Reply, &[][..]) } else { (ChunkEnd::Nothing, &hum[..len]) };
             let _ = self.port.speech.push(SpeechChunk::new(turn, 0, end, sound));
             self.reply = (!over).then_some((turn, chunks + 1));
         }
     }
+}
+
+/// The next 20 ms of a voice, encoded.
+fn packet(speech: &mut Speech, encoder: Option<&mut OpusEncoder>) -> Vec<u8> {
+    let mut next = || sample_from_f32(speech.next_sample());
+    let Some(encoder) = encoder else { return (0..PACKET_LEN).map(|_| mulaw_from_sample(next())).collect() };
+    let sound: [i16; ENCODED_LEN] = std::array::from_fn(|_| next());
+    let mut bytes = [0; PACKET_BYTES_MAX];
+    let len = encoder.encode(&sound, &mut bytes);
+    bytes[..len].to_vec()
 }

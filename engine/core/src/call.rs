@@ -7,8 +7,10 @@
 
 mod keys;
 
+use crate::codec::opus::{OpusEncoder, OpusError};
 use crate::frame::{HEARD_LEN, HeardFrame, Rate};
-use crate::hear::Hear;
+use crate::hear::opus::OpusEar;
+use crate::hear::{Hear, HearCounters};
 use crate::leg::{Command, LegEvent, LegSettings, SpeechChunk};
 use crate::line::ToLine;
 use crate::model::VAD_WINDOW;
@@ -46,7 +48,9 @@ pub struct LegCounters {
     pub duplicate: u32,
     /// Packets that never came.
     pub lost: u32,
-    /// Packets of another rate than the call's.
+    /// Lost packets that were rebuilt from their successor.
+    pub recovered: u32,
+    /// Packets of another codec or rate than the call's, and damaged ones.
     pub foreign: u32,
     /// Ticks in which some sound had to be made up.
     pub concealed: u32,
@@ -54,6 +58,10 @@ pub struct LegCounters {
     pub dropped_ms: u32,
     /// Caller's quiet skipped to win back delay, in ms.
     pub skipped_ms: u32,
+    /// Caller's sound repeated to gain delay, in ms.
+    pub stretched_ms: u32,
+    /// The delay that hearing a lossy network aims at, in ms.
+    pub target_ms: u32,
     /// Times the far end ran dry within a reply.
     pub underruns: u32,
     /// Speech chunks of void turns, dropped unheard.
@@ -68,11 +76,31 @@ pub struct LegCounters {
     pub refused_moves: u32,
 }
 
+/// What a leg in a room needs and a telephone's does not: made by the rim, lent to the leg for the call.
+pub struct OpusGear {
+    ear: Box<OpusEar>,
+    encoder: OpusEncoder,
+    alone: Option<OpusEncoder>,
+}
+
+impl OpusGear {
+    /// Allocates what a call with these settings needs; `None` when that is nothing.
+    pub fn of(settings: &LegSettings) -> Result<Option<Self>, OpusError> {
+        if Codec::of_line(settings.rate) != Codec::Opus {
+            return Ok(None);
+        }
+        let alone = settings.agent_alone.then(OpusEncoder::new).transpose()?;
+        Ok(Some(Self { ear: Box::new(OpusEar::new()?), encoder: OpusEncoder::new()?, alone }))
+    }
+}
+
 /// One call's leg, bound to a slot of an audio thread and used for call after call.
 pub struct Leg {
     settings: LegSettings,
     now: MediaTime,
     hear: Hear,
+    /// The ear of a leg in a room; `hear` rests then.
+    opus: Option<Box<OpusEar>>,
     dtmf: DtmfDetector,
     keys: Keys,
     gather: Gather,
@@ -99,6 +127,7 @@ impl Leg {
             settings,
             now: MediaTime(0),
             hear: Hear::new(),
+            opus: None,
             dtmf: DtmfDetector::new(),
             keys: Keys::default(),
             gather: Gather::new(),
@@ -121,8 +150,8 @@ impl Leg {
         self.keys = Keys::default();
         self.gather = Gather::new();
         self.turns = TurnMachine::new(settings);
-        // the closed set of codecs has one member, so there is nothing to choose by the rate yet
-        self.playout.reset(Codec::Mulaw, settings.lead_ms);
+        self.playout.reset(Codec::of_line(settings.rate), settings.lead_ms);
+        self.playout.set_far_end_ms(settings.far_end_ms);
         self.commands.clear();
         self.commands.dropped = 0;
         self.acts.clear();
@@ -131,9 +160,31 @@ impl Leg {
         self.dropped_no_room = 0;
     }
 
+    /// Takes what a call in a room needs; without it such a leg is deaf and mute.
+    pub fn equip(&mut self, gear: OpusGear) {
+        self.opus = Some(gear.ear);
+        *self.playout.sender_mut().encoder_mut().opus_mut() = Some(gear.encoder);
+        *self.playout.alone_mut().encoder_mut().opus_mut() = gear.alone;
+    }
+
+    /// Gives it back, to be freed elsewhere.
+    pub fn strip(&mut self) -> Option<OpusGear> {
+        let alone = self.playout.alone_mut().encoder_mut().opus_mut().take();
+        let encoder = self.playout.sender_mut().encoder_mut().opus_mut().take()?;
+        Some(OpusGear { ear: self.opus.take()?, encoder, alone })
+    }
+
     /// Takes a packet of the caller's.
     pub fn receive(&mut self, packet: &Packet) {
-        self.hear.receive(packet);
+        match &mut self.opus {
+            Some(ear) => ear.receive(packet),
+            None => self.hear.receive(packet),
+        }
+    }
+
+    /// Takes this tick's 10 ms of the guests whom the caller hears, summed; `None` when there are none.
+    pub fn guests(&mut self, sound: Option<&HeardFrame>) {
+        self.playout.guests(sound);
     }
 
     /// Takes a command of the rim's; it is obeyed in the next [`Leg::listen`].
@@ -163,7 +214,10 @@ impl Leg {
     /// First step of the tick: the 10 ms of the caller that begin at `now`, decoded, resampled and concealed.
     pub fn hear(&mut self, now: MediaTime, heard: &mut HeardFrame) {
         self.now = now;
-        self.hear.tick(heard);
+        match &mut self.opus {
+            Some(ear) => ear.tick(heard),
+            None => self.hear.tick(heard),
+        }
         if let Some(key) = self.dtmf.push(heard) {
             self.keys.press(key, KeySource::Sound, now);
         }
@@ -215,19 +269,27 @@ impl Leg {
         self.hang_up_if_due(now, line);
     }
 
+    /// Hands out the agent's sound alone as it plays; after [`Leg::speak`], where the settings ask for it.
+    pub fn speak_alone(&mut self, now: MediaTime, room: &mut dyn FnMut(Packet)) {
+        self.playout.tick_alone(now, room);
+    }
+
     /// What was counted in this call.
     pub fn counters(&self) -> LegCounters {
-        let hear = self.hear.counters();
+        let hear = self.hear_counters();
         let (refused_moves, stale_verdicts) = self.turns.refused();
         LegCounters {
             received: hear.received,
             late: hear.late,
             duplicate: hear.duplicate,
             lost: hear.lost,
+            recovered: hear.recovered,
             foreign: hear.foreign,
             concealed: hear.concealed_frames,
             dropped_ms: hear.dropped_ms,
             skipped_ms: hear.skipped_ms,
+            stretched_ms: hear.stretched_ms,
+            target_ms: hear.target_ms,
             underruns: self.playout.counters().underruns,
             dropped_old_turn: self.dropped_old_turn,
             dropped_no_room: self.dropped_no_room,
@@ -235,6 +297,10 @@ impl Leg {
             stale_verdicts,
             refused_moves,
         }
+    }
+
+    fn hear_counters(&self) -> HearCounters {
+        self.opus.as_ref().map_or_else(|| self.hear.counters(), |ear| ear.counters())
     }
 
     fn obey(&mut self) {
@@ -246,6 +312,8 @@ impl Leg {
                 Command::TakeFloor => self.turns.take_floor(now, &mut act),
                 Command::Abandon(turn) => self.turns.abandon(turn, now, &mut act),
                 Command::Mark(number) => self.playout.mark(number, now),
+                // guests are the audio thread's: it knows them, a leg hears their sum
+                Command::Guest { .. } | Command::GuestLeft(_) => {}
                 Command::Dtmf(key) => self.keys.press(key, KeySource::Signal, now),
                 Command::HangUp => {
                     self.hang_up.get_or_insert(HangUp { asked_at: now, sound_at: now });

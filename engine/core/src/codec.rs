@@ -1,4 +1,4 @@
-//! G.711 mu-law: eight bits that keep about fourteen bits' worth of telephone speech.
+//! The codecs: Opus in [`opus`], and here G.711 mu-law: eight bits that keep about fourteen bits' worth of telephone speech.
 //!
 //! A sample's size picks one of eight segments, each twice as coarse as the one below; four bits say where in the
 //! segment it lies. Decoding is a table of 256 values; encoding is a few shifts, so no large table competes with the
@@ -8,15 +8,7 @@
 //! table implementations negate and so choose the neighbouring code on 508 inputs that lie on a threshold
 //! (for instance -1 to -4). Inverting keeps both halves of the scale equally wide and agrees with ITU's vectors.
 
-use crate::packet::{Codec, Packet};
-
-/// Decodes a packet into `sound` at the codec's rate, full scale ±1. Returns the samples written: as many as the
-/// packet holds, or as fit.
-pub fn decode(packet: &Packet, sound: &mut [f32]) -> usize {
-    match packet.codec {
-        Codec::Mulaw => mulaw_decode(packet.payload(), sound),
-    }
-}
+pub mod opus;
 
 /// Decodes mu-law bytes into `sound`, full scale ±1. Returns the samples written.
 pub fn mulaw_decode(bytes: &[u8], sound: &mut [f32]) -> usize {

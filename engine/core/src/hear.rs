@@ -6,12 +6,20 @@
 //! by one frame whenever a tick found nothing. Back down it goes in the caller's pauses: when, for half a second or
 //! more, some sound was left over at every tick, that much is pure delay, and quiet frames are skipped (two are
 //! blended into one) until only the cushion remains that the line has shown to need.
+//!
+//! That is for a telephone line, whose packets come over TCP: late together, never lost. A room's come over a network
+//! that loses, delays and reorders each for itself; [`opus::OpusEar`] hears those.
 
 pub mod conceal;
 pub mod jitter;
+pub mod opus;
+pub mod order;
+pub mod sequence;
+pub mod stretch;
+pub mod target;
 
 use crate::frame::{FRAME_LEN_MAX, HeardFrame, Rate};
-use crate::packet::Packet;
+use crate::packet::{Codec, Packet};
 use crate::resample::Resampler;
 use conceal::Conceal;
 use jitter::{Jitter, Taken};
@@ -27,7 +35,9 @@ pub struct HearCounters {
     pub duplicate: u32,
     /// Packets that never came, by their sequence.
     pub lost: u32,
-    /// Packets of another rate than the call's.
+    /// Lost packets that were rebuilt from their successor (Opus).
+    pub recovered: u32,
+    /// Packets of another codec or rate than the call's, and damaged ones.
     pub foreign: u32,
     /// Ticks in which some sound had to be made up.
     pub concealed_frames: u32,
@@ -35,6 +45,10 @@ pub struct HearCounters {
     pub dropped_ms: u32,
     /// Sound skipped to win back delay.
     pub skipped_ms: u32,
+    /// Sound repeated to gain delay, besides quiet (Opus).
+    pub stretched_ms: u32,
+    /// The delay aimed at now (Opus).
+    pub target_ms: u32,
 }
 
 /// The ear of one leg. Allocates in [`Hear::new`] only.
@@ -82,7 +96,7 @@ impl Hear {
     /// Takes a packet, in whatever order it comes.
     pub fn receive(&mut self, packet: &Packet) {
         self.counters.received = self.counters.received.saturating_add(1);
-        if packet.codec.rate() == self.rate {
+        if packet.codec == Codec::Mulaw && packet.codec.rate() == self.rate {
             self.jitter.insert(packet, &mut self.counters);
         } else {
             self.counters.foreign = self.counters.foreign.saturating_add(1);

@@ -38,3 +38,7 @@ impl TurnId {
         Self(self.0.saturating_add(1))
     }
 }
+
+/// Somebody else in a call besides its caller, as the rim numbers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GuestId(pub u32);

@@ -1,7 +1,7 @@
 //! A call's leg on the audio thread: what the rim tells it and what it tells the rim.
 
 use crate::frame::{HEARD_LEN, Rate};
-use crate::id::TurnId;
+use crate::id::{GuestId, TurnId};
 use crate::time::MediaTime;
 
 /// Samples in a [`SpeechChunk`] at most: 20 ms at 48 kHz.
@@ -85,6 +85,17 @@ pub enum Command {
     Mark(u32),
     /// A key pressed, signalled out of band.
     Dtmf(char),
+    /// Who hears this guest of the call; nobody at first.
+    Guest {
+        /// Which guest.
+        id: GuestId,
+        /// The caller does.
+        to_caller: bool,
+        /// The agent does, as if the caller spoke.
+        to_agent: bool,
+    },
+    /// This guest is gone.
+    GuestLeft(GuestId),
     /// Send a hang-up to the line after everything spoken so far was played (or at once if nothing is).
     HangUp,
 }
@@ -216,6 +227,11 @@ pub struct LegSettings {
     pub interruptible: bool,
     /// Sound kept ahead at the far end, in ms.
     pub lead_ms: u32,
+    /// From sending to hearing at a far end that keeps no queue of ours (a room: the network and its jitter buffer), in
+    /// ms; 0 at one that does.
+    pub far_end_ms: u32,
+    /// Hand out the agent's sound without the guests', too, for the room of a telephone call.
+    pub agent_alone: bool,
     /// Shortest wait after a pause, sure of the end, in ms.
     pub endpoint_ms_min: u32,
     /// Longest wait after a pause, sure of the contrary, in ms.
@@ -227,15 +243,21 @@ pub struct LegSettings {
 }
 
 impl LegSettings {
-    /// The defaults for a caller at this rate.
+    /// The defaults for a caller at this rate; 48 kHz is a room, which speaks Opus and plays what it is sent as it comes.
     pub const fn new(rate: Rate) -> Self {
+        let (lead_ms, far_end_ms) = match rate {
+            Rate::Hz48000 => (20, 60),
+            Rate::Hz8000 | Rate::Hz16000 | Rate::Hz24000 => (160, 0),
+        };
         Self {
             rate,
             vad_enabled: true,
             turn_detection_enabled: true,
             denoise_enabled: false,
             interruptible: true,
-            lead_ms: 160,
+            lead_ms,
+            far_end_ms,
+            agent_alone: false,
             endpoint_ms_min: 280,
             endpoint_ms_max: 1_400,
             hold_ms: 60,

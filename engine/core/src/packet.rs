@@ -2,21 +2,33 @@
 
 use crate::frame::Rate;
 
-/// Bytes of the longest packet: 40 ms of G.711; a transport splits what is longer.
-pub const PACKET_BYTES_MAX: usize = 320;
+/// Bytes of the longest packet: 20 ms of Opus at 256 kb/s, more than any voice is sent with, and 80 ms of G.711. A
+/// transport splits what is longer, or counts it as lost where it cannot be split.
+pub const PACKET_BYTES_MAX: usize = 640;
 
 /// The closed set of codecs on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Codec {
     /// G.711 mu-law, 8 kHz, a byte a sample.
     Mulaw,
+    /// Opus, mono, 48 kHz.
+    Opus,
 }
 
 impl Codec {
-    /// The rate at which this codec's sound is decoded and encoded.
+    /// The rate of this codec's sound on the wire, and of the agent's speech for it.
     pub const fn rate(self) -> Rate {
         match self {
             Self::Mulaw => Rate::Hz8000,
+            Self::Opus => Rate::Hz48000,
+        }
+    }
+
+    /// The codec of lines of this rate: rooms speak Opus, telephones mu-law.
+    pub const fn of_line(rate: Rate) -> Self {
+        match rate {
+            Rate::Hz48000 => Self::Opus,
+            Rate::Hz8000 | Rate::Hz16000 | Rate::Hz24000 => Self::Mulaw,
         }
     }
 }

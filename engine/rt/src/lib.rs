@@ -4,10 +4,13 @@
 //! The rim meets a call in a [`CallPort`]: bounded single-producer single-consumer rings, one for each kind of thing
 //! that crosses, with a [`Bell`] that tells when to look at them. Dropping the port retires the call. Slow end-of-turn inference runs on a judge thread beside each
 //! audio thread and comes back as an input of a later tick.
+//!
+//! Other people may be in a call besides its caller: see [`CallPort::join`].
 
 mod bell;
 mod deadline;
 mod engine;
+mod guest;
 mod judge;
 mod meter;
 mod port;
@@ -16,6 +19,7 @@ mod worker;
 
 pub use bell::Bell;
 pub use engine::{AdmitError, Engine, EngineSettings, ThreadModels};
+pub use guest::{GUESTS_MAX, GuestPort, JoinError};
 pub use judge::Judge;
 pub use meter::{Meter, MeterReading, TICK_BUCKETS_US};
 pub use port::{CallPort, PortSettings};

@@ -7,6 +7,9 @@ use std::sync::atomic::{
 };
 use std::time::Duration;
 
+use voiced_core::call::LegCounters;
+use voiced_core::time::TICK_MS;
+
 /// Upper bounds of the tick-time histogram, µs; the last bucket takes the rest. 10 000 is the deadline.
 pub const TICK_BUCKETS_US: [u64; 12] = [50, 100, 200, 500, 1_000, 2_000, 3_000, 5_000, 7_000, 10_000, 20_000, 50_000];
 
@@ -20,6 +23,12 @@ pub struct Meter {
     skipped: AtomicU64,
     rings_full: AtomicU64,
     asks_dropped: AtomicU64,
+    packets: AtomicU64,
+    packets_late: AtomicU64,
+    packets_lost: AtomicU64,
+    packets_recovered: AtomicU64,
+    concealed_ms: AtomicU64,
+    skipped_ms: AtomicU64,
     histogram: [AtomicU64; TICK_BUCKETS_US.len() + 1],
 }
 
@@ -40,6 +49,18 @@ pub struct MeterReading {
     pub rings_full: u64,
     /// End-of-turn questions not asked because the judge was behind.
     pub asks_dropped: u64,
+    /// Callers' packets that came, in calls that have ended; so are the five below.
+    pub packets: u64,
+    /// Packets whose moment had passed.
+    pub packets_late: u64,
+    /// Packets that were not there at their moment.
+    pub packets_lost: u64,
+    /// Lost packets that were rebuilt from their successor.
+    pub packets_recovered: u64,
+    /// Callers' sound made up, ms.
+    pub concealed_ms: u64,
+    /// Callers' sound skipped to win back delay, ms.
+    pub skipped_ms: u64,
     /// Ticks by time, see [`TICK_BUCKETS_US`].
     pub histogram: [u64; TICK_BUCKETS_US.len() + 1],
 }
@@ -55,6 +76,12 @@ impl Meter {
             skipped: self.skipped.load(Relaxed),
             rings_full: self.rings_full.load(Relaxed),
             asks_dropped: self.asks_dropped.load(Relaxed),
+            packets: self.packets.load(Relaxed),
+            packets_late: self.packets_late.load(Relaxed),
+            packets_lost: self.packets_lost.load(Relaxed),
+            packets_recovered: self.packets_recovered.load(Relaxed),
+            concealed_ms: self.concealed_ms.load(Relaxed),
+            skipped_ms: self.skipped_ms.load(Relaxed),
             histogram: std::array::from_fn(|i| self.histogram[i].load(Relaxed)),
         }
     }
@@ -71,6 +98,16 @@ impl Meter {
 
     pub(crate) fn retire(&self) {
         self.calls.fetch_sub(1, Relaxed);
+    }
+
+    /// Adds what a leg counted in its call.
+    pub(crate) fn heard(&self, leg: &LegCounters) {
+        self.packets.fetch_add(u64::from(leg.received), Relaxed);
+        self.packets_late.fetch_add(u64::from(leg.late), Relaxed);
+        self.packets_lost.fetch_add(u64::from(leg.lost), Relaxed);
+        self.packets_recovered.fetch_add(u64::from(leg.recovered), Relaxed);
+        self.concealed_ms.fetch_add(u64::from(leg.concealed) * TICK_MS, Relaxed);
+        self.skipped_ms.fetch_add(u64::from(leg.skipped_ms), Relaxed);
     }
 
     pub(crate) fn tick(&self, took: Duration) {

@@ -4,11 +4,14 @@
 use std::sync::Arc;
 
 use rtrb::{Consumer, Producer, RingBuffer};
+use voiced_core::call::OpusGear;
+use voiced_core::id::GuestId;
 use voiced_core::leg::{Command, EarFrame, LegEvent, LegSettings, SpeechChunk};
 use voiced_core::line::ToLine;
-use voiced_core::packet::Packet;
+use voiced_core::packet::{Codec, Packet};
 
 use crate::bell::Bell;
+use crate::guest::{self, GuestDoor, GuestPort, Guests, JoinError};
 
 /// Caller's packets: 64 × 20 ms, more than a second of burst after a stall of the socket.
 const PACKETS_MAX: usize = 64;
@@ -22,6 +25,8 @@ const OUTGOING_MAX: usize = 96;
 const EVENTS_MAX: usize = 64;
 /// Heard frames: 1.28 s for a rim that is late.
 const EAR_MAX: usize = 128;
+/// The agent alone, in real time: 64 × 20 ms for a room that is late.
+const AGENT_MAX: usize = 64;
 
 /// What is fixed when a call is admitted.
 #[derive(Clone, Copy, Debug)]
@@ -46,8 +51,19 @@ pub struct CallPort {
     pub events: Consumer<LegEvent>,
     /// What the leg heard, when asked for.
     pub ear: Option<Consumer<EarFrame>>,
-    /// Rung while `outgoing`, `events` or `ear` hold something.
+    /// The agent's sound alone, without the guests', as it plays; when the leg's settings ask for it.
+    pub agent: Option<Consumer<Packet>>,
+    /// Rung while `outgoing`, `events`, `ear` or `agent` hold something.
     pub bell: Arc<Bell>,
+    guests: GuestDoor,
+}
+
+impl CallPort {
+    /// Lets somebody else into the call. Nobody hears a guest before a [`Command::Guest`] says who does; a guest leaves by
+    /// [`Command::GuestLeft`] or when its port is dropped.
+    pub fn join(&mut self, id: GuestId, codec: Codec) -> Result<GuestPort, JoinError> {
+        self.guests.join(id, codec)
+    }
 }
 
 /// The audio thread's end of a call.
@@ -58,6 +74,10 @@ pub(crate) struct SlotPort {
     pub(crate) outgoing: Producer<ToLine>,
     pub(crate) events: Producer<LegEvent>,
     pub(crate) ear: Option<Producer<EarFrame>>,
+    pub(crate) agent: Option<Producer<Packet>>,
+    pub(crate) guests: Guests,
+    /// Lent to the leg while the call lasts.
+    pub(crate) gear: Option<OpusGear>,
     bell: Arc<Bell>,
 }
 
@@ -70,20 +90,23 @@ impl SlotPort {
     /// Raises the bell if the rim has anything to fetch.
     pub(crate) fn announce(&self) {
         let holds_ear = self.ear.as_ref().is_some_and(|ear| ear.slots() < EAR_MAX);
-        if holds_ear || self.outgoing.slots() < OUTGOING_MAX || self.events.slots() < EVENTS_MAX {
+        let holds_agent = self.agent.as_ref().is_some_and(|agent| agent.slots() < AGENT_MAX);
+        if holds_ear || holds_agent || self.outgoing.slots() < OUTGOING_MAX || self.events.slots() < EVENTS_MAX {
             self.bell.raise();
         }
     }
 }
 
 /// Makes both ends.
-pub(crate) fn open(ear: bool) -> (CallPort, SlotPort) {
+pub(crate) fn open(settings: &PortSettings, gear: Option<OpusGear>) -> (CallPort, SlotPort) {
     let (packets_in, packets) = RingBuffer::new(PACKETS_MAX);
     let (speech_in, speech) = RingBuffer::new(SPEECH_MAX);
     let (commands_in, commands) = RingBuffer::new(COMMANDS_MAX);
     let (outgoing, outgoing_out) = RingBuffer::new(OUTGOING_MAX);
     let (events, events_out) = RingBuffer::new(EVENTS_MAX);
-    let (ear, ear_out) = if ear { Some(RingBuffer::new(EAR_MAX)).unzip() } else { (None, None) };
+    let (ear, ear_out) = settings.ear.then(|| RingBuffer::new(EAR_MAX)).unzip();
+    let (agent, agent_out) = settings.leg.agent_alone.then(|| RingBuffer::new(AGENT_MAX)).unzip();
+    let (door, guests) = guest::open();
     let bell = Arc::new(Bell::new());
     (
         CallPort {
@@ -93,8 +116,10 @@ pub(crate) fn open(ear: bool) -> (CallPort, SlotPort) {
             outgoing: outgoing_out,
             events: events_out,
             ear: ear_out,
+            agent: agent_out,
             bell: Arc::clone(&bell),
+            guests: door,
         },
-        SlotPort { packets, speech, commands, outgoing, events, ear, bell },
+        SlotPort { packets, speech, commands, outgoing, events, ear, agent, guests, gear, bell },
     )
 }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use rtrb::{Consumer, Producer, RingBuffer};
-use voiced_core::call::{Leg, TurnAsk, Verdict};
+use voiced_core::call::{Leg, OpusGear, TurnAsk, Verdict};
 use voiced_core::frame::{HEARD_LEN, HeardFrame};
-use voiced_core::leg::{EarFrame, LegSettings};
+use voiced_core::leg::{Command, EarFrame, LegSettings};
 use voiced_core::model::{Denoise, TurnFeatures, TurnJudge, VAD_WINDOW, VoiceActivity};
 use voiced_core::time::{MediaTime, TICK_MS, Tick};
 
@@ -44,12 +44,20 @@ pub struct WorkerLink {
 }
 
 impl WorkerLink {
-    /// Admits a call; `None` when the worker has its limit of calls.
+    /// Admits a call; `None` when the worker has its limit of calls, or libopus no memory.
     pub fn admit(&mut self, settings: PortSettings) -> Option<CallPort> {
         if !self.meter.reserve(self.limit) {
             return None;
         }
-        let (rim, slot) = port::open(settings.ear);
+        let gear = match OpusGear::of(&settings.leg) {
+            Ok(gear) => gear,
+            Err(error) => {
+                tracing::error!(%error, "a call is refused");
+                self.meter.retire();
+                return None;
+            }
+        };
+        let (rim, slot) = port::open(&settings, gear);
         // the ring has a place for each slot and the meter has counted this one
         self.admissions.push(Admission { settings: settings.leg, port: slot }).ok()?;
         self.bells.hang(&rim.bell);
@@ -136,10 +144,13 @@ impl Worker {
     }
 
     fn admit(&mut self, tick: Tick) {
-        while let Ok(admission) = self.admissions.pop() {
+        while let Ok(mut admission) = self.admissions.pop() {
             let Some(index) = self.free.pop() else { return };
             let slot = &mut self.slots[index];
             slot.leg.admit(admission.settings);
+            if let Some(gear) = admission.port.gear.take() {
+                slot.leg.equip(gear);
+            }
             slot.settings = admission.settings;
             slot.port = Some(admission.port);
             slot.call += 1;
@@ -170,8 +181,13 @@ impl Worker {
         for &index in &self.live {
             let slot = &mut self.slots[index];
             let Some(port) = &mut slot.port else { continue };
+            port.guests.admit();
             while let Ok(command) = port.commands.pop() {
-                slot.leg.command(command);
+                match command {
+                    Command::Guest { id, to_caller, to_agent } => port.guests.route(id, to_caller, to_agent),
+                    Command::GuestLeft(id) => port.guests.leave(id),
+                    command => slot.leg.command(command),
+                }
             }
             while slot.leg.speech_room_ms() >= CHUNK_MS
                 && let Ok(chunk) = port.speech.pop()
@@ -190,8 +206,10 @@ impl Worker {
             let at = media_time(tick, slot.since);
             let raw = &mut self.raw[index];
             slot.leg.hear(at, raw);
+            let Some(port) = &mut slot.port else { continue };
+            slot.leg.guests(port.guests.hear(raw).as_ref());
             self.cleaned[index] = *raw;
-            if let Some(ear) = slot.port.as_mut().and_then(|port| port.ear.as_mut()) {
+            if let Some(ear) = &mut port.ear {
                 let samples = std::array::from_fn(|i| (raw[i] * 32_767.0) as i16);
                 if ear.push(EarFrame { at, samples }).is_err() {
                     self.meter.ring_full();
@@ -279,7 +297,15 @@ impl Worker {
                     meter.ring_full();
                 }
             };
-            slot.leg.speak(media_time(tick, slot.since), &mut line, &mut emit);
+            let now = media_time(tick, slot.since);
+            slot.leg.speak(now, &mut line, &mut emit);
+            if let Some(agent) = &mut port.agent {
+                slot.leg.speak_alone(now, &mut |packet| {
+                    if agent.push(packet).is_err() {
+                        meter.ring_full();
+                    }
+                });
+            }
             port.announce();
         }
     }
@@ -293,7 +319,9 @@ impl Worker {
                 at += 1;
                 continue;
             }
-            if let Some(port) = slot.port.take() {
+            if let Some(mut port) = slot.port.take() {
+                self.meter.heard(&slot.leg.counters());
+                port.gear = slot.leg.strip();
                 let _ = self.judge.retired.push(port); // room was just seen, and nobody else pushes
             }
             self.live.swap_remove(at);

@@ -6,6 +6,7 @@
 //! starvation it causes. Sequence numbers tell duplicates, losses and late packets; timestamps tell gaps.
 
 use super::HearCounters;
+use super::sequence::{RESTART, Seen, distance};
 use crate::codec;
 use crate::frame::Rate;
 use crate::packet::{PACKET_BYTES_MAX, Packet};
@@ -22,8 +23,6 @@ const HURRY_TICKS: u32 = 5;
 const TOLERANCE_MS: i64 = 5;
 /// Longest gap made up for one loss; what is longer was silence of the sender or a restart.
 const GAP_MS_MAX: i64 = 60;
-/// A sequence this far from the last one is a new stream, not a loss.
-const RESTART: i32 = 1_000;
 /// Ticks over which the least waiting sound is taken, twice: 0.5 to 1 s.
 const LEAST_TICKS: u32 = 50;
 /// Sound left over at a tick that is kept as a cushion: at first, and at most after repeated starvation.
@@ -64,9 +63,7 @@ struct Stream {
     next: u32,
     /// Sender's time of the next sample, in samples.
     cursor: i64,
-    /// Newest sequence seen, and which of the 64 up to it were seen.
-    newest: u32,
-    seen: u64,
+    seen: Seen,
 }
 
 impl Jitter {
@@ -98,13 +95,13 @@ impl Jitter {
 
     /// Queues a packet at its place, unless it is late or a duplicate.
     pub fn insert(&mut self, packet: &Packet, counters: &mut HearCounters) {
-        if self.stream.is_some_and(|stream| distance(packet.sequence, stream.newest).abs() > RESTART) {
+        if self.stream.is_some_and(|stream| distance(packet.sequence, stream.seen.newest()).abs() > RESTART) {
             self.len = 0;
             self.stream = None;
         }
         let cursor = self.in_samples(packet.timestamp_ms);
-        let stream = self.stream.get_or_insert(Stream { next: packet.sequence, cursor, newest: packet.sequence.wrapping_sub(1), seen: 0 });
-        if !stream.note(packet.sequence) {
+        let stream = self.stream.get_or_insert(Stream { next: packet.sequence, cursor, seen: Seen::before(packet.sequence) });
+        if !stream.seen.note(packet.sequence) {
             counters.duplicate = counters.duplicate.saturating_add(1);
             return;
         }
@@ -193,7 +190,7 @@ impl Jitter {
             }
             self.remove_first();
             counters.lost = counters.lost.saturating_add(distance(packet.sequence, stream.next).max(0) as u32);
-            self.sound_len = codec::decode(&packet, &mut self.sound);
+            self.sound_len = codec::mulaw_decode(packet.payload(), &mut self.sound);
             let behind = if (-self.in_ms(GAP_MS_MAX)..-tolerance).contains(&ahead) { -ahead } else { 0 };
             self.sound_at = (behind as usize).min(self.sound_len);
             stream.cursor = starts + self.sound_len as i64;
@@ -241,22 +238,6 @@ impl Jitter {
 impl Default for Jitter {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-impl Stream {
-    /// Notes a sequence as seen; false when it was seen before. Of those too old to tell, none was.
-    fn note(&mut self, sequence: u32) -> bool {
-        let ahead = distance(sequence, self.newest);
-        if ahead > 0 {
-            self.seen = if ahead < 64 { self.seen << ahead } else { 0 } | 1;
-            self.newest = sequence;
-            return true;
-        }
-        let bit = 1u64.checked_shl(ahead.unsigned_abs()).unwrap_or(0);
-        let new = self.seen & bit == 0;
-        self.seen |= bit;
-        new
     }
 }
 
@@ -308,8 +289,3 @@ impl Delay {
 }
 
 const FRAME_MS: u32 = crate::time::TICK_MS as u32;
-
-/// How far `a` is ahead of `b`, over the wrap.
-fn distance(a: u32, b: u32) -> i32 {
-    a.wrapping_sub(b) as i32
-}

@@ -7,14 +7,18 @@ use crate::time::MediaTime;
 
 /// Longest lead, in ms: what is sent can no longer be changed without a clear, and the playout's memory must hold it.
 pub const LEAD_MS_MAX: u32 = 500;
-/// Shortest lead, in ms: one packet and one tick, or the far end runs dry between two ticks.
-pub const LEAD_MS_MIN: u32 = 40;
+/// Shortest lead, in ms: a packet, sent a tick before the one before it has been played. For rooms, which keep the
+/// delay that they need themselves.
+pub const LEAD_MS_MIN: u32 = 20;
+/// The lead while guests are heard, in ms: their sound waits as long as the agent's, and a clear takes so much of it.
+const LIVE_LEAD_MS: u32 = 60;
 
 /// The far end's queue as this end can know it: without the way there.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     per_ms: u64,
     lead: u64,
+    live: bool,
     /// When the queue runs dry, in samples of media time.
     dry_at: u64,
 }
@@ -23,12 +27,18 @@ impl Pace {
     /// An empty queue; the lead is kept within [`LEAD_MS_MIN`] and [`LEAD_MS_MAX`].
     pub fn new(rate: Rate, lead_ms: u32) -> Self {
         let per_ms = u64::from(rate.hz()) / 1_000;
-        Self { per_ms, lead: u64::from(lead_ms.clamp(LEAD_MS_MIN, LEAD_MS_MAX)) * per_ms, dry_at: 0 }
+        Self { per_ms, lead: u64::from(lead_ms.clamp(LEAD_MS_MIN, LEAD_MS_MAX)) * per_ms, live: false, dry_at: 0 }
     }
 
     /// More may be sent now.
     pub fn wants_more(&self, now: MediaTime) -> bool {
-        self.queued(now) < self.lead
+        let lead = if self.live { self.lead.min(u64::from(LIVE_LEAD_MS) * self.per_ms) } else { self.lead };
+        self.queued(now) < lead
+    }
+
+    /// Somebody besides the agent is heard, in real time: the lead is short.
+    pub fn live(&mut self, live: bool) {
+        self.live = live;
     }
 
     /// Samples queued at the far end.

@@ -7,17 +7,21 @@
 //!
 //! `heard` follows the far end's clock-like playing: what was sent less what is still queued, less the `lag` at which
 //! the last echoed mark came later than that sum says. So it is exact to the way back of an echo, works from the first
-//! packet on, and needs no echoes: a far end that gives none is believed to play in time.
+//! packet on, and needs no echoes: a far end that gives none is believed to play in time. A room has no queue that we
+//! could see or clear: its ears hear what was sent a fixed time later ([`Playout::set_far_end_ms`]), and what was sent
+//! is heard.
 
+use super::alone::Alone;
 use super::marks::Marks;
 use super::memory::Memory;
-use super::pace::{LEAD_MS_MAX, Pace};
+use super::pace::LEAD_MS_MAX;
 use super::progress::Progress;
-use crate::codec;
+use super::sender::{PACKET_MS, Sender};
+use crate::frame::HeardFrame;
 use crate::id::TurnId;
 use crate::leg::{CHUNK_LEN_MAX, ChunkEnd, HeardUntil, SpeechChunk};
 use crate::line::ToLine;
-use crate::packet::{Codec, PACKET_BYTES_MAX, Packet};
+use crate::packet::{Codec, Packet};
 use crate::time::MediaTime;
 
 /// Unsent sound that may wait, in ms: the rim synthesises ahead of real time, and two long phrases fit.
@@ -26,8 +30,6 @@ pub const WAITING_MS_MAX: u32 = 2_500;
 pub const LAG_MS_MAX: u32 = 500;
 /// Sent sound kept for a hold: as much as can be sent but not yet heard.
 const MEMORY_MS: u32 = LEAD_MS_MAX + LAG_MS_MAX;
-/// Sound in one packet, as Twilio sends it too.
-const PACKET_MS: u64 = 20;
 /// Sound between two marks at most, besides those at the ends of phrases.
 const MARK_MS: u64 = 200;
 /// Fade-in after a hold: long enough not to click.
@@ -88,13 +90,14 @@ pub struct PlayoutCounters {
 
 /// The agent's sound of one leg. Allocates in [`Playout::new`] only.
 pub struct Playout {
-    codec: Codec,
     per_ms: u64,
     memory: Memory,
-    pace: Pace,
+    out: Sender,
+    alone: Alone,
     marks: Marks,
     lag: u64,
-    sequence: u32,
+    /// From sending to hearing at a far end without a queue; 0 at one with.
+    far_end: u64,
     counters: PlayoutCounters,
     /// Replies before this one are void.
     oldest: TurnId,
@@ -107,13 +110,13 @@ impl Playout {
     /// A silent playout with room for any rate.
     pub fn new() -> Self {
         Self {
-            codec: Codec::Mulaw,
             per_ms: per_ms(Codec::Mulaw),
             memory: Memory::new(WAITING_MS_MAX + MEMORY_MS),
-            pace: Pace::new(Codec::Mulaw.rate(), 0),
+            out: Sender::new(),
+            alone: Alone::new(),
             marks: Marks::new(),
             lag: 0,
-            sequence: 0,
+            far_end: 0,
             counters: PlayoutCounters::default(),
             oldest: TurnId(0),
             turn: TurnId(0),
@@ -122,20 +125,41 @@ impl Playout {
         }
     }
 
-    /// Makes ready for a new call, without allocation. The lead is kept within [`Pace`]'s limits.
+    /// Makes ready for a new call, without allocation. The lead is kept within [`super::pace::Pace`]'s limits.
     pub fn reset(&mut self, codec: Codec, lead_ms: u32) {
-        self.codec = codec;
         self.per_ms = per_ms(codec);
         self.memory.reset(codec.rate());
-        self.pace = Pace::new(codec.rate(), lead_ms);
+        self.out.reset(codec, lead_ms);
+        self.alone.reset(codec);
         self.marks = Marks::new();
         self.lag = 0;
-        self.sequence = 0;
+        self.far_end = 0;
         self.counters = PlayoutCounters::default();
         self.oldest = TurnId(0);
         self.turn = TurnId(0);
         self.state = PlayoutState::Idle;
         self.reply = Progress::new();
+    }
+
+    /// The far end keeps no queue of ours: what is sent is heard, so much later.
+    pub fn set_far_end_ms(&mut self, ms: u32) {
+        self.far_end = u64::from(ms.min(LAG_MS_MAX)) * self.per_ms;
+        self.lag = self.far_end;
+    }
+
+    /// The way out to the line.
+    pub fn sender_mut(&mut self) -> &mut Sender {
+        &mut self.out
+    }
+
+    /// The way out of the agent's sound alone.
+    pub fn alone_mut(&mut self) -> &mut Alone {
+        &mut self.alone
+    }
+
+    /// Takes 10 ms of the guests whom the caller hears; `None` when there are none.
+    pub fn guests(&mut self, sound: Option<&HeardFrame>) {
+        self.out.guests(sound);
     }
 
     /// Takes the next piece of a reply. A newer reply takes the place of one that waits or was heard.
@@ -163,10 +187,14 @@ impl Playout {
 
     /// Sends what keeps the lead, and reports what was heard; to be called once per tick.
     pub fn tick(&mut self, now: MediaTime, line: &mut dyn FnMut(ToLine), emit: &mut dyn FnMut(PlayoutEvent)) {
-        if self.state != PlayoutState::Playing {
+        let playing = self.state == PlayoutState::Playing;
+        if playing {
+            self.send(now, line);
+        }
+        self.reply.padding += self.out.fill(now, line);
+        if !playing {
             return;
         }
-        self.send(now, line);
         if self.reply.sent > 0 && !self.reply.started {
             self.reply.started = true;
             emit(PlayoutEvent::Started);
@@ -175,13 +203,21 @@ impl Playout {
         self.report(emit);
     }
 
+    /// Hands out the agent's sound whose moment of playing has come; to be called after [`Playout::tick`], if at all.
+    pub fn tick_alone(&mut self, now: MediaTime, room: &mut dyn FnMut(Packet)) {
+        if matches!(self.state, PlayoutState::Playing | PlayoutState::Done) {
+            self.alone.tick(self.played_in_time(now), &self.reply, &self.memory, now, room);
+        }
+    }
+
     /// A mark came back.
     pub fn mark(&mut self, number: u32, now: MediaTime) {
         let Some(position) = self.marks.echoed(number) else { return };
         let in_time = self.played_in_time(now);
-        let lag = (in_time - position as i64).max(0) as u64;
+        let lag = (in_time - position as i64).max(0) as u64 + self.far_end;
         self.lag = lag.min(u64::from(LAG_MS_MAX) * self.per_ms);
-        self.reply.hear_to(position.min(in_time.max(0) as u64), now);
+        let heard = position.saturating_sub(self.far_end);
+        self.reply.hear_to(heard.min(in_time.max(0) as u64), now);
     }
 
     /// Silences the far end and goes back to what was heard; false (and nothing is sent) when nothing plays.
@@ -192,7 +228,12 @@ impl Playout {
         self.listen(now);
         line(ToLine::Clear);
         self.marks.void();
-        self.pace.cleared();
+        if self.far_end > 0 {
+            // it is on its way and nothing calls it back
+            self.reply.hear_to(self.reply.sent, now);
+        } else {
+            self.out.cleared();
+        }
         self.reply.go_back(u64::from(MEMORY_MS) * self.per_ms);
         self.state = PlayoutState::Held;
         true
@@ -268,6 +309,7 @@ impl Playout {
         self.state = PlayoutState::Waiting;
         self.reply = Progress::new();
         self.marks.void();
+        self.alone.begin();
     }
 
     fn take(&mut self, chunk: &SpeechChunk) -> Push {
@@ -299,7 +341,7 @@ impl Playout {
     }
 
     fn send(&mut self, now: MediaTime, line: &mut dyn FnMut(ToLine)) {
-        while self.pace.wants_more(now) {
+        while self.out.pace().wants_more(now) {
             let len = self.next_len(now);
             if len == 0 {
                 break;
@@ -309,7 +351,7 @@ impl Playout {
         }
         // a phrase or the reply may have ended after its last sound was sent
         self.lay_mark_if_due(line);
-        let dry = self.reply.sent > 0 && !self.reply.complete && self.pace.until_dry(now) <= 0;
+        let dry = self.reply.sent > 0 && !self.reply.complete && self.out.pace().until_dry(now) <= 0;
         if dry && !self.reply.dry {
             self.counters.underruns += 1;
         }
@@ -322,7 +364,7 @@ impl Playout {
         let packet = PACKET_MS * self.per_ms;
         let unsent = self.reply.written - self.reply.sent;
         let phrase_ends = self.reply.ended().last().is_some_and(|&(_, to)| to == self.reply.written);
-        let ends = self.reply.complete || phrase_ends && self.pace.queued(now) < packet;
+        let ends = self.reply.complete || phrase_ends && self.out.pace().queued(now) < packet;
         if unsent >= packet {
             packet
         } else if ends {
@@ -338,16 +380,7 @@ impl Playout {
         for (position, sample) in (self.reply.sent..).zip(&mut sound[..len as usize]) {
             *sample = self.faded(position);
         }
-        let mut bytes = [0; PACKET_BYTES_MAX];
-        let written = match self.codec {
-            Codec::Mulaw => codec::mulaw_encode(&sound[..packet_len as usize], &mut bytes),
-        };
-        let starts_ms = self.pace.starts_at(now).ms() as u32;
-        if let Some(packet) = Packet::new(self.codec, self.sequence, starts_ms, &bytes[..written]) {
-            line(ToLine::Audio(packet));
-        }
-        self.sequence = self.sequence.wrapping_add(1);
-        self.pace.sent(packet_len, now);
+        self.out.send(&sound[..packet_len as usize], now, line);
         self.reply.sent += len;
         self.reply.padding = packet_len - len;
     }
@@ -370,7 +403,7 @@ impl Playout {
 
     /// Position to which the far end has come if everything reached it at once; beyond `sent` when long dry.
     fn played_in_time(&self, now: MediaTime) -> i64 {
-        (self.reply.sent + self.reply.padding) as i64 - self.pace.until_dry(now)
+        (self.reply.sent + self.reply.padding) as i64 - self.out.pace().until_dry(now)
     }
 
     fn listen(&mut self, now: MediaTime) {

@@ -2,12 +2,13 @@
 #![allow(dead_code)] // each test binary uses its part
 
 use voiced_core::codec::mulaw_from_sample;
+use voiced_core::codec::opus::{ENCODED_LEN, OpusEncoder};
 use voiced_core::frame::{HeardFrame, Rate};
 use voiced_core::id::TurnId;
 use voiced_core::leg::{ChunkEnd, Command, LegEvent, LegSettings, SpeechChunk, TextEnding, TranscriptHint};
 use voiced_core::line::ToLine;
 use voiced_core::model::{TurnFeatures, TurnJudge, TurnQuery, VAD_WINDOW, VoiceActivity};
-use voiced_core::packet::{Codec, Packet};
+use voiced_core::packet::{Codec, PACKET_BYTES_MAX, Packet};
 use voiced_core::time::Tick;
 use voiced_rt::{CallPort, Judge, PortSettings, ThreadModels, Worker, WorkerLink};
 
@@ -37,6 +38,13 @@ impl Exchange {
         self.link.admit(settings).map(Caller::new)
     }
 
+    /// A caller in a room, whose agent's sound goes out alone, too.
+    pub fn try_admit_to_room(&mut self) -> Option<Caller> {
+        let leg = LegSettings { agent_alone: true, ..LegSettings::new(Rate::Hz48000) };
+        let caller = Caller::new(self.link.admit(PortSettings { leg, ear: true })?);
+        Some(Caller { room: Some(OpusEncoder::new().expect("libopus has memory")), ..caller })
+    }
+
     pub fn admit(&mut self) -> Caller {
         self.try_admit().expect("a place is free")
     }
@@ -53,19 +61,34 @@ pub struct Caller {
     sequence: u32,
     noise: u32,
     reply: Option<(TurnId, u32)>,
+    /// Encodes what a caller in a room says.
+    room: Option<OpusEncoder>,
 }
 
 impl Caller {
     pub fn new(port: CallPort) -> Self {
-        Self { port, sequence: 0, noise: 1, reply: None }
+        Self { port, sequence: 0, noise: 1, reply: None, room: None }
     }
 
     /// Sends 20 ms; false when the ring has no room.
     pub fn send(&mut self, loud: bool) -> bool {
-        let bytes: [u8; PACKET_LEN] = std::array::from_fn(|_| mulaw_from_sample(if loud { self.next_noise() } else { 0 }));
-        let packet = Packet::new(Codec::Mulaw, self.sequence, self.sequence * 20, &bytes).expect("the payload fits");
+        let packet = self.packet(loud);
         self.sequence += 1;
         self.port.packets.push(packet).is_ok()
+    }
+
+    /// The next 20 ms of noise or silence.
+    pub fn packet(&mut self, loud: bool) -> Packet {
+        let sound: [i16; ENCODED_LEN] = std::array::from_fn(|_| if loud { self.next_noise() } else { 0 });
+        let mut bytes = [0; PACKET_BYTES_MAX];
+        let (codec, len) = match &mut self.room {
+            Some(encoder) => (Codec::Opus, encoder.encode(&sound, &mut bytes)),
+            None => {
+                bytes.iter_mut().zip(&sound[..PACKET_LEN]).for_each(|(byte, &sample)| *byte = mulaw_from_sample(sample));
+                (Codec::Mulaw, PACKET_LEN)
+            }
+        };
+        Packet::new(codec, self.sequence, self.sequence * 20, &bytes[..len]).expect("the payload fits")
     }
 
     pub fn command(&mut self, command: Command) {
@@ -86,15 +109,7 @@ impl Caller {
 
     /// The agent speaks as far as there is room; the far end echoes marks. Returns the packets that went to the line.
     pub fn let_agent_speak(&mut self) -> usize {
-        while let Some((turn, chunks)) = self.reply
-            && !self.port.speech.is_full()
-        {
-            let over = chunks == REPLY_CHUNKS;
-            let end = if over { ChunkEnd::Reply } else { ChunkEnd::Nothing };
-            let sound = [1_000; PACKET_LEN];
-            let _ = self.port.speech.push(SpeechChunk::new(turn, 0, end, if over { &[] } else { &sound }));
-            self.reply = (!over).then_some((turn, chunks + 1));
-        }
+        self.push_speech();
         let mut sent = 0;
         while let Ok(item) = self.port.outgoing.pop() {
             match item {
@@ -104,6 +119,20 @@ impl Caller {
             }
         }
         sent
+    }
+
+    /// The agent speaks as far as there is room.
+    pub fn push_speech(&mut self) {
+        while let Some((turn, chunks)) = self.reply
+            && !self.port.speech.is_full()
+        {
+            let over = chunks == REPLY_CHUNKS;
+            let end = if over { ChunkEnd::Reply } else { ChunkEnd::Nothing };
+            let len = if self.room.is_some() { ENCODED_LEN } else { PACKET_LEN };
+            let sound = &[1_000; ENCODED_LEN][..len];
+            let _ = self.port.speech.push(SpeechChunk::new(turn, 0, end, if over { &[] } else { sound }));
+            self.reply = (!over).then_some((turn, chunks + 1));
+        }
     }
 
     /// Loudest sample of what the leg heard since the last time, and how many frames that was.
