@@ -5,9 +5,10 @@
 //! means for the agent's sound, sends what is due and tells what was heard. Between the first and the second the
 //! audio thread cleans, between the second and the third it asks for speech, each for all of its calls at once.
 
+mod counters;
+mod gear;
 mod keys;
 
-use crate::codec::opus::{OpusEncoder, OpusError};
 use crate::frame::{HEARD_LEN, HeardFrame, Rate};
 use crate::hear::opus::OpusEar;
 use crate::hear::{Hear, HearCounters};
@@ -24,6 +25,9 @@ use crate::turn::{Act, TurnMachine};
 
 use keys::{KeySource, Keys};
 
+pub use counters::LegCounters;
+pub use gear::OpusGear;
+
 pub use crate::turn::{AskId, TurnAsk, Verdict};
 
 /// Commands that may wait for the tick: a rim that sends more in 10 ms has lost its mind; the rest is counted and dropped.
@@ -36,63 +40,6 @@ const HANG_UP_MS_MAX: u64 = 30_000;
 const HANG_UP_IDLE_MS: u64 = 1_000;
 /// Samples in a millisecond of what is heard.
 const HEARD_PER_MS: usize = HEARD_LEN / TICK_MS as usize;
-
-/// What a leg has counted since its call was admitted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LegCounters {
-    /// Packets that came.
-    pub received: u32,
-    /// Packets whose moment had passed.
-    pub late: u32,
-    /// Packets that had come before.
-    pub duplicate: u32,
-    /// Packets that never came.
-    pub lost: u32,
-    /// Lost packets that were rebuilt from their successor.
-    pub recovered: u32,
-    /// Packets of another codec or rate than the call's, and damaged ones.
-    pub foreign: u32,
-    /// Ticks in which some sound had to be made up.
-    pub concealed: u32,
-    /// Caller's sound thrown away because too much was waiting, in ms.
-    pub dropped_ms: u32,
-    /// Caller's quiet skipped to win back delay, in ms.
-    pub skipped_ms: u32,
-    /// Caller's sound repeated to gain delay, in ms.
-    pub stretched_ms: u32,
-    /// The delay that hearing a lossy network aims at, in ms.
-    pub target_ms: u32,
-    /// Times the far end ran dry within a reply.
-    pub underruns: u32,
-    /// Speech chunks of void turns, dropped unheard.
-    pub dropped_old_turn: u32,
-    /// Speech chunks dropped for want of room.
-    pub dropped_no_room: u32,
-    /// Commands dropped because too many came at once.
-    pub dropped_commands: u32,
-    /// Answers of the end-of-turn model that nobody waited for any more.
-    pub stale_verdicts: u32,
-    /// Moves that the turn machine refused.
-    pub refused_moves: u32,
-}
-
-/// What a leg in a room needs and a telephone's does not: made by the rim, lent to the leg for the call.
-pub struct OpusGear {
-    ear: Box<OpusEar>,
-    encoder: OpusEncoder,
-    alone: Option<OpusEncoder>,
-}
-
-impl OpusGear {
-    /// Allocates what a call with these settings needs; `None` when that is nothing.
-    pub fn of(settings: &LegSettings) -> Result<Option<Self>, OpusError> {
-        if Codec::of_line(settings.rate) != Codec::Opus {
-            return Ok(None);
-        }
-        let alone = settings.agent_alone.then(OpusEncoder::new).transpose()?;
-        Ok(Some(Self { ear: Box::new(OpusEar::new()?), encoder: OpusEncoder::new()?, alone }))
-    }
-}
 
 /// One call's leg, bound to a slot of an audio thread and used for call after call.
 pub struct Leg {

@@ -12,5 +12,7 @@ pub mod pace;
 pub mod playout;
 pub mod progress;
 pub mod sender;
+pub mod told;
 
-pub use playout::{Playout, PlayoutCounters, PlayoutEvent, PlayoutState, Push};
+pub use playout::Playout;
+pub use told::{PlayoutCounters, PlayoutEvent, PlayoutState, Push};

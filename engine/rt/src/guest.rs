@@ -71,7 +71,8 @@ impl Guest {
         self.packets.is_abandoned() && self.packets.is_empty()
     }
 
-    fn hear(&mut self, frame: &mut HeardFrame) {
+    /// Hears 10 ms; false when the guest is silent and only its line's noise would be heard.
+    fn hear(&mut self, frame: &mut HeardFrame) -> bool {
         while let Ok(packet) = self.packets.pop() {
             match &mut self.ear {
                 Ear::Line(ear) => ear.receive(&packet),
@@ -79,8 +80,14 @@ impl Guest {
             }
         }
         match &mut self.ear {
-            Ear::Line(ear) => ear.tick(frame),
-            Ear::Room(ear) => ear.tick(frame),
+            Ear::Line(ear) => {
+                ear.tick(frame);
+                true
+            }
+            Ear::Room(ear) => {
+                ear.tick(frame);
+                !ear.is_resting()
+            }
         }
     }
 }
@@ -155,7 +162,9 @@ impl Guests {
         let mut to_agent = false;
         for guest in self.here.iter_mut().flatten() {
             let mut frame = [0.0; HEARD_LEN];
-            guest.hear(&mut frame);
+            if !guest.hear(&mut frame) {
+                frame.fill(0.0);
+            }
             if guest.to_caller {
                 mix::mix_into(to_caller.get_or_insert([0.0; HEARD_LEN]), &frame);
             }

@@ -39,10 +39,10 @@ pub enum Taken {
     Gap(usize),
 }
 
-/// The waiting packets of one leg.
+/// The waiting packets of one leg. Allocates in [`Jitter::new`] only.
 pub struct Jitter {
     rate: Rate,
-    packets: [Option<Packet>; PACKETS_MAX],
+    packets: Box<[Option<Packet>]>,
     len: usize,
     stream: Option<Stream>,
     /// The packet being played, decoded.
@@ -71,7 +71,7 @@ impl Jitter {
     pub fn new() -> Self {
         Self {
             rate: Rate::Hz8000,
-            packets: [None; PACKETS_MAX],
+            packets: vec![None; PACKETS_MAX].into_boxed_slice(),
             len: 0,
             stream: None,
             sound: [0.0; PACKET_BYTES_MAX],

@@ -42,6 +42,8 @@ pub struct OpusEar {
     made_up: usize,
     /// Some of this tick's sound was made up.
     concealed: bool,
+    /// The pending sound is the line's noise: the sender is silent.
+    resting: bool,
     since_stretch: u32,
     counters: HearCounters,
 }
@@ -61,6 +63,7 @@ impl OpusEar {
             now_ms: 0,
             made_up: 0,
             concealed: false,
+            resting: true,
             since_stretch: 0,
             counters: HearCounters::default(),
         })
@@ -95,6 +98,11 @@ impl OpusEar {
         self.order.waiting_ms() as u32 + ((self.len - self.at) / PER_MS) as u32
     }
 
+    /// The sender sends nothing now; what is heard is an imitation of its noise.
+    pub fn is_resting(&self) -> bool {
+        self.resting
+    }
+
     /// What happened so far.
     pub fn counters(&self) -> HearCounters {
         self.counters
@@ -119,7 +127,9 @@ impl OpusEar {
         (self.at, self.len) = (0, self.len - self.at);
         let from = self.len;
         let room = &mut self.sound[from..from + DECODED_LEN_MAX];
-        match self.order.next(self.now_ms, &mut self.counters) {
+        let next = self.order.next(self.now_ms, &mut self.counters);
+        self.resting = matches!(next, Next::Rest(_));
+        match next {
             Next::Play { packet, skip } => {
                 let len = self.decoder.decode(packet.payload(), room);
                 self.heard(len, skip);

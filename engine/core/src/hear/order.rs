@@ -51,9 +51,9 @@ pub enum Next {
     Rest(usize),
 }
 
-/// The packets of one sender.
+/// The packets of one sender. Allocates in [`Order::new`] only.
 pub struct Order {
-    packets: [Option<Packet>; PACKETS_MAX],
+    packets: Box<[Option<Packet>]>,
     len: usize,
     stream: Option<Stream>,
     target: TargetDelay,
@@ -76,7 +76,7 @@ struct Stream {
 impl Order {
     /// Nothing waiting.
     pub fn new() -> Self {
-        Self { packets: [None; PACKETS_MAX], len: 0, stream: None, target: TargetDelay::new() }
+        Self { packets: vec![None; PACKETS_MAX].into_boxed_slice(), len: 0, stream: None, target: TargetDelay::new() }
     }
 
     /// Queues a packet that came at `now_ms`, unless it is late, a duplicate or no Opus.
@@ -89,13 +89,8 @@ impl Order {
             self.len = 0;
             self.stream = None;
         }
-        let stream = self.stream.get_or_insert(Stream {
-            seen: Seen::before(packet.sequence),
-            next: packet.sequence,
-            playhead: None,
-            starved: 0,
-            silent: false,
-        });
+        let stream =
+            self.stream.get_or_insert(Stream { seen: Seen::before(packet.sequence), next: packet.sequence, playhead: None, starved: 0, silent: false });
         if !stream.seen.note(packet.sequence) {
             counters.duplicate = counters.duplicate.saturating_add(1);
             return;
@@ -145,7 +140,7 @@ impl Order {
                 continue;
             }
             let skip = if !begins && gap < -TOLERANCE { -gap } else { 0 };
-            return self.play(packet, starts + len, skip as usize, counters);
+            return self.play(&packet, starts + len, skip as usize, counters);
         }
         self.wait()
     }
@@ -194,7 +189,7 @@ impl Order {
         Next::Rebuild { packet: *packet, len: (left + skip) as usize, skip: skip as usize }
     }
 
-    fn play(&mut self, packet: Packet, end: i64, skip: usize, counters: &mut HearCounters) -> Next {
+    fn play(&mut self, packet: &Packet, end: i64, skip: usize, counters: &mut HearCounters) -> Next {
         self.remove_first();
         self.skip_to(packet.sequence, counters);
         self.target.played(false);
@@ -204,7 +199,7 @@ impl Order {
             stream.starved = 0;
             stream.silent = crate::codec::opus::begins_silence(packet.payload());
         }
-        Next::Play { packet, skip }
+        Next::Play { packet: *packet, skip }
     }
 
     /// Gives up all sequences before `next`.

@@ -17,6 +17,7 @@ use super::memory::Memory;
 use super::pace::LEAD_MS_MAX;
 use super::progress::Progress;
 use super::sender::{PACKET_MS, Sender};
+use super::told::{PlayoutCounters, PlayoutEvent, PlayoutState, Push};
 use crate::frame::HeardFrame;
 use crate::id::TurnId;
 use crate::leg::{CHUNK_LEN_MAX, ChunkEnd, HeardUntil, SpeechChunk};
@@ -34,59 +35,6 @@ const MEMORY_MS: u32 = LEAD_MS_MAX + LAG_MS_MAX;
 const MARK_MS: u64 = 200;
 /// Fade-in after a hold: long enough not to click.
 const FADE_MS: u64 = 5;
-
-/// What the far end has heard of the current reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PlayoutEvent {
-    /// The first sound was handed to the line.
-    Started,
-    /// A phrase was heard to its end. Not told of phrases heard to their end just before a cut: its [`HeardUntil`] does.
-    PhraseHeard(u32),
-    /// All of the reply was heard.
-    ReplyHeard {
-        /// When its last sound was played at the far end.
-        at: MediaTime,
-    },
-}
-
-/// Where the current reply stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PlayoutState {
-    /// No reply.
-    Idle,
-    /// Sound is gathered, nothing may be heard yet.
-    Waiting,
-    /// Committed: heard as it comes.
-    Playing,
-    /// Silenced, to be resumed or cut.
-    Held,
-    /// Heard to its end.
-    Done,
-}
-
-/// What became of a pushed chunk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Push {
-    /// It will be heard in its turn.
-    Taken,
-    /// Its reply is void, complete or older than the one at hand.
-    Old,
-    /// Another reply still has the floor; cut it first.
-    Busy,
-    /// No room.
-    Full,
-}
-
-/// What went wrong since [`Playout::reset`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PlayoutCounters {
-    /// Times the far end ran dry within a reply.
-    pub underruns: u32,
-    /// Chunks refused as [`Push::Old`].
-    pub old_chunks: u32,
-    /// Chunks refused as [`Push::Full`] or [`Push::Busy`].
-    pub refused_chunks: u32,
-}
 
 /// The agent's sound of one leg. Allocates in [`Playout::new`] only.
 pub struct Playout {

@@ -48,7 +48,7 @@ struct Random(u32);
 impl Random {
     fn below(&mut self, end: u32) -> u32 {
         self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (u64::from(self.0 >> 8) * u64::from(end) >> 24) as u32
+        ((u64::from(self.0 >> 8) * u64::from(end)) >> 24) as u32
     }
 }
 
@@ -66,7 +66,8 @@ pub fn packets(ms: usize) -> Vec<Packet> {
 pub fn packets_without_fec(ms: usize) -> Vec<Packet> {
     let mut encoder = opus::Encoder::new(48_000, opus::Channels::Mono, opus::Application::Voip).unwrap();
     encoder.set_bitrate(opus::Bitrate::Bits(32_000)).unwrap();
-    encoder.set_complexity(5).unwrap();
+    encoder.set_complexity(1).unwrap();
+    encoder.set_signal(opus::Signal::Voice).unwrap();
     pack(ms, |sound, bytes| encoder.encode(sound, bytes).unwrap())
 }
 

@@ -42,7 +42,7 @@ impl Exchange {
     pub fn try_admit_to_room(&mut self) -> Option<Caller> {
         let leg = LegSettings { agent_alone: true, ..LegSettings::new(Rate::Hz48000) };
         let caller = Caller::new(self.link.admit(PortSettings { leg, ear: true })?);
-        Some(Caller { room: Some(OpusEncoder::new().expect("libopus has memory")), ..caller })
+        Some(Caller { room: Some(opus_packets()), ..caller })
     }
 
     pub fn admit(&mut self) -> Caller {
@@ -61,8 +61,8 @@ pub struct Caller {
     sequence: u32,
     noise: u32,
     reply: Option<(TurnId, u32)>,
-    /// Encodes what a caller in a room says.
-    room: Option<OpusEncoder>,
+    /// What a caller in a room says: silence, and noise.
+    room: Option<[Vec<u8>; 2]>,
 }
 
 impl Caller {
@@ -79,16 +79,11 @@ impl Caller {
 
     /// The next 20 ms of noise or silence.
     pub fn packet(&mut self, loud: bool) -> Packet {
-        let sound: [i16; ENCODED_LEN] = std::array::from_fn(|_| if loud { self.next_noise() } else { 0 });
-        let mut bytes = [0; PACKET_BYTES_MAX];
-        let (codec, len) = match &mut self.room {
-            Some(encoder) => (Codec::Opus, encoder.encode(&sound, &mut bytes)),
-            None => {
-                bytes.iter_mut().zip(&sound[..PACKET_LEN]).for_each(|(byte, &sample)| *byte = mulaw_from_sample(sample));
-                (Codec::Mulaw, PACKET_LEN)
-            }
+        let (codec, bytes) = match &self.room {
+            Some(packets) => (Codec::Opus, packets[usize::from(loud)].clone()),
+            None => (Codec::Mulaw, (0..PACKET_LEN).map(|_| mulaw_from_sample(if loud { self.next_noise() } else { 0 })).collect()),
         };
-        Packet::new(codec, self.sequence, self.sequence * 20, &bytes[..len]).expect("the payload fits")
+        Packet::new(codec, self.sequence, self.sequence * 20, &bytes).expect("the payload fits")
     }
 
     pub fn command(&mut self, command: Command) {
@@ -150,6 +145,17 @@ impl Caller {
         self.noise = self.noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (self.noise >> 18) as i16 - 8_192
     }
+}
+
+/// A packet of silence and one of noise.
+fn opus_packets() -> [Vec<u8>; 2] {
+    let mut encoder = OpusEncoder::new().expect("libopus has memory");
+    [0, 8_000].map(|level| {
+        let sound: [i16; ENCODED_LEN] = std::array::from_fn(|n| level * [1, -1][n / 37 % 2]);
+        let mut bytes = [0; PACKET_BYTES_MAX];
+        let len = encoder.encode(&sound, &mut bytes);
+        bytes[..len].to_vec()
+    })
 }
 
 /// Voice activity: whatever is loud is speech.

@@ -1,0 +1,25 @@
+//! The states of Opus: 18 KB of decoder and 31 KB of encoder, which only a leg in a room has. They are born and die on the
+//! rim and are lent to the leg while its call lasts.
+
+use crate::codec::opus::{OpusEncoder, OpusError};
+use crate::hear::opus::OpusEar;
+use crate::leg::LegSettings;
+use crate::packet::Codec;
+
+/// What a leg in a room needs and a telephone's does not: made by the rim, lent to the leg for the call.
+pub struct OpusGear {
+    pub(super) ear: Box<OpusEar>,
+    pub(super) encoder: OpusEncoder,
+    pub(super) alone: Option<OpusEncoder>,
+}
+
+impl OpusGear {
+    /// Allocates what a call with these settings needs; `None` when that is nothing.
+    pub fn of(settings: &LegSettings) -> Result<Option<Self>, OpusError> {
+        if Codec::of_line(settings.rate) != Codec::Opus {
+            return Ok(None);
+        }
+        let alone = settings.agent_alone.then(OpusEncoder::new).transpose()?;
+        Ok(Some(Self { ear: Box::new(OpusEar::new()?), encoder: OpusEncoder::new()?, alone }))
+    }
+}
