@@ -32,7 +32,7 @@ pub struct WebhookReceiver {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Received {
     /// Something that we did not know.
-    News(WebhookEvent),
+    News(Box<WebhookEvent>),
     /// An event that came before.
     Again,
 }
@@ -73,7 +73,7 @@ impl WebhookReceiver {
         let event: WireEvent = serde_json::from_slice(body).map_err(|_| WebhookError::Malformed)?;
         let event = WebhookEvent::from(event);
         let is_new = self.seen.lock().unwrap_or_else(PoisonError::into_inner).is_new(&event.id);
-        Ok(if is_new { Received::News(event) } else { Received::Again })
+        Ok(if is_new { Received::News(Box::new(event)) } else { Received::Again })
     }
 
     /// The token library allows a minute for clocks that differ.
@@ -312,7 +312,7 @@ mod tests {
 
     fn news(body: &str) -> WebhookEvent {
         match receiver().receive(Some(&signed("devkey", SECRET, body, Duration::from_mins(5))), body.as_bytes()) {
-            Ok(Received::News(event)) => event,
+            Ok(Received::News(event)) => *event,
             other => panic!("{other:?} for {body}"),
         }
     }

@@ -1,4 +1,4 @@
-//! The agent worker: LiveKit sends us rooms that want an agent.
+//! The agent worker: `LiveKit` sends us rooms that want an agent.
 //!
 //! A worker keeps one socket to the server's `/agent`. It registers under the agent's name, tells its load every 2.5 s, is
 //! asked whether it would take a job, and is then given the job with a token for its room. [`machine`] holds what is said
@@ -153,12 +153,12 @@ const CLOSE_WAIT: Duration = Duration::from_secs(1);
 
 impl Worker {
     /// Starts a worker, which connects and registers and goes on doing so.
-    pub fn start(settings: WorkerSettings, jobs: Arc<dyn Jobs>) -> Self {
+    pub fn start(settings: &WorkerSettings, jobs: Arc<dyn Jobs>) -> Self {
         let counters = Arc::new(WorkerCounters::default());
         let (orders, wanted) = watch::channel(Order::Serve);
         let (stands, status) = watch::channel(WorkerStatus::Connecting(None));
         let (ended, ends) = mpsc::channel(settings.jobs_max.clamp(1, JOBS_MAX));
-        let machine = Machine::new(&settings, Arc::clone(&counters));
+        let machine = Machine::new(settings, Arc::clone(&counters));
         let link = Link::new(&settings.url, settings.keys.clone(), Arc::clone(&counters));
         let task = Task { machine, link, jobs, counters: Arc::clone(&counters), ended, stands, begun: Instant::now() };
         Self { orders, status, counters, task: tokio::spawn(task.run(wanted, ends)) }
@@ -269,7 +269,7 @@ impl Task {
 
     async fn carry_out(&mut self, output: Output) -> Result<(), LinkError> {
         match output {
-            Output::Send(message) => return self.link.send(message).await,
+            Output::Send(message) => return self.link.send(*message).await,
             Output::Ping => return self.link.ping().await,
             Output::Hangup(why) => return Err(self.link.hang_up(why)),
             Output::Registered { worker_id } => {

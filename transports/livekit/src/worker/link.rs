@@ -51,7 +51,7 @@ const READ_BUFFER_BYTES: usize = 8_192;
 pub(super) enum LinkEvent {
     Up,
     Down(LinkError),
-    Message(proto::server_message::Message),
+    Message(Box<proto::server_message::Message>),
     /// The server is alive.
     Heard,
     /// No message of this protocol.
@@ -155,7 +155,7 @@ impl Link {
 pub(super) enum LinkError {
     /// 401: the token was not believed.
     KeyRefused { server: String },
-    /// Something answers, but not as a LiveKit server does.
+    /// Something answers, but not as a `LiveKit` server does.
     NotLiveKit { server: String, status: u16 },
     /// No token could be made.
     NoToken(String),
@@ -231,7 +231,7 @@ fn choose_tls_provider() {
 
 fn decoded(bytes: Bytes) -> LinkEvent {
     match proto::ServerMessage::decode(bytes) {
-        Ok(proto::ServerMessage { message: Some(message) }) => LinkEvent::Message(message),
+        Ok(proto::ServerMessage { message: Some(message) }) => LinkEvent::Message(Box::new(message)),
         Ok(proto::ServerMessage { message: None }) => LinkEvent::Heard, // of a newer server
         Err(_) => LinkEvent::Garbage,
     }

@@ -29,7 +29,7 @@ use url::Url;
 const STATUS_EVERY: Duration = Duration::from_millis(2_500);
 /// Longest wait for the answer to our registration: the server gives us as long.
 const REGISTER_WAIT: Duration = Duration::from_secs(10);
-/// Longest wait for the assignment of a job that we said yes to, as in LiveKit's own SDKs.
+/// Longest wait for the assignment of a job that we said yes to, as in `LiveKit`'s own SDKs.
 const ASSIGNMENT_WAIT: Duration = Duration::from_millis(7_500);
 /// How often the socket is tested.
 const PING_EVERY: Duration = Duration::from_secs(10);
@@ -84,7 +84,7 @@ pub(super) enum Input {
     Down,
     /// Something came that is no message, such as a pong.
     Heard,
-    Message(FromServer),
+    Message(Box<FromServer>),
     Ended {
         job_id: String,
         error: Option<String>,
@@ -96,7 +96,7 @@ pub(super) enum Input {
 /// What is to be done.
 #[derive(Debug, PartialEq)]
 pub(super) enum Output {
-    Send(ToServer),
+    Send(Box<ToServer>),
     Ping,
     Hangup(&'static str),
     Registered { worker_id: String },
@@ -142,12 +142,12 @@ impl Machine {
             (_, Input::Up) => self.register(now, &mut out),
             (_, Input::Down) => self.down(),
             (_, Input::Drain) => self.draining = true,
-            (phase, Input::Ended { job_id, error }) => self.ended(phase, job_id, error, &mut out),
-            (Phase::Registering { .. }, Input::Message(FromServer::Register(answer))) => self.registered(answer, &mut out),
+            (phase, Input::Ended { job_id, error }) => self.ended(phase, &job_id, error.as_deref(), &mut out),
+            (Phase::Registering { .. }, Input::Message(message)) => self.registering(*message, &mut out),
             (Phase::Registering { since }, Input::Tick) if now.saturating_sub(since) >= REGISTER_WAIT => {
                 out.push(Output::Hangup("LiveKit did not confirm the registration"));
             }
-            (Phase::Registered, Input::Message(message)) => self.message(now, host, message, &mut out),
+            (Phase::Registered, Input::Message(message)) => self.message(now, host, *message, &mut out),
             (Phase::Registered, Input::Tick) => self.tick(now, &mut out),
             (_, Input::Heard | Input::Message(_) | Input::Tick) => {}
         }
@@ -169,7 +169,7 @@ impl Machine {
             agent: true,
             ..Default::default()
         };
-        out.push(Output::Send(ToServer::Register(proto::RegisterWorkerRequest {
+        out.push(send(ToServer::Register(proto::RegisterWorkerRequest {
             r#type: proto::JobType::JtRoom as i32,
             agent_name: self.agent_name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -180,7 +180,8 @@ impl Machine {
     }
 
     /// A new registration knows nothing of us: it is told of the jobs that run, and of our places.
-    fn registered(&mut self, answer: proto::RegisterWorkerResponse, out: &mut Vec<Output>) {
+    fn registering(&mut self, message: FromServer, out: &mut Vec<Output>) {
+        let FromServer::Register(answer) = message else { return };
         self.phase = Phase::Registered;
         self.told_status = None;
         count(&self.counters.registrations);
@@ -217,7 +218,7 @@ impl Machine {
         } else {
             count(&self.counters.jobs_refused);
         }
-        out.push(Output::Send(ToServer::Availability(answer)));
+        out.push(send(ToServer::Availability(answer)));
     }
 
     fn assignment(&mut self, host: Host, assignment: proto::JobAssignment, out: &mut Vec<Output>) {
@@ -266,8 +267,8 @@ impl Machine {
         }
     }
 
-    fn ended(&mut self, phase: Phase, job_id: String, error: Option<String>, out: &mut Vec<Output>) {
-        if self.places.remove(&job_id).is_none() {
+    fn ended(&mut self, phase: Phase, job_id: &str, error: Option<&str>, out: &mut Vec<Output>) {
+        if self.places.remove(job_id).is_none() {
             return;
         }
         let status = match error {
@@ -276,7 +277,7 @@ impl Machine {
         };
         count(if error.is_none() { &self.counters.jobs_succeeded } else { &self.counters.jobs_failed });
         if phase == Phase::Registered {
-            out.push(job_status(&job_id, status, error.as_deref()));
+            out.push(job_status(job_id, status, error));
         }
     }
 
@@ -301,7 +302,7 @@ impl Machine {
         }
         self.told_at = now;
         self.told_status = Some(status);
-        out.push(Output::Send(ToServer::UpdateWorker(proto::UpdateWorkerStatus {
+        out.push(send(ToServer::UpdateWorker(proto::UpdateWorkerStatus {
             status: Some(status as i32),
             load: if host.load.is_nan() { 1.0 } else { host.load.clamp(0.0, 1.0) },
             job_count: self.places.len() as u32,
@@ -315,14 +316,18 @@ impl Machine {
     }
 }
 
-/// Who we are in a job's room, as LiveKit's own SDKs name it.
+/// Who we are in a job's room, as `LiveKit`'s own SDKs name it.
 fn identity(job_id: &str) -> String {
     format!("agent-{job_id}")
 }
 
+fn send(message: ToServer) -> Output {
+    Output::Send(Box::new(message))
+}
+
 fn job_status(job_id: &str, status: proto::JobStatus, error: Option<&str>) -> Output {
     let error = error.unwrap_or_default().chars().take(ERROR_CHARS_MAX).collect();
-    Output::Send(ToServer::UpdateJob(proto::UpdateJobStatus { job_id: job_id.to_owned(), status: status as i32, error }))
+    send(ToServer::UpdateJob(proto::UpdateJobStatus { job_id: job_id.to_owned(), status: status as i32, error }))
 }
 
 #[cfg(test)]

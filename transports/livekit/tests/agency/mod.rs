@@ -53,7 +53,7 @@ impl Agency {
 /// A worker of this agency under the name `voiced`.
 pub fn hire(url: Url, keys: Keys, agency: &Arc<Agency>, jobs_max: usize) -> Worker {
     let settings = WorkerSettings { url, keys, agent_name: "voiced".to_owned(), display_name: "Ana".to_owned(), jobs_max };
-    Worker::start(settings, Arc::clone(agency) as Arc<dyn Jobs>)
+    Worker::start(&settings, Arc::clone(agency) as Arc<dyn Jobs>)
 }
 
 pub fn is_registered(worker: &Worker) -> bool {

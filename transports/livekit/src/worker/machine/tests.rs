@@ -27,8 +27,12 @@ fn registered(jobs_max: usize) -> Machine {
     machine
 }
 
+fn from_server(message: FromServer) -> Input {
+    Input::Message(Box::new(message))
+}
+
 fn welcome() -> Input {
-    Input::Message(FromServer::Register(proto::RegisterWorkerResponse { worker_id: "AW_1".to_owned(), ..Default::default() }))
+    from_server(FromServer::Register(proto::RegisterWorkerResponse { worker_id: "AW_1".to_owned(), ..Default::default() }))
 }
 
 fn job(id: &str) -> proto::Job {
@@ -37,15 +41,15 @@ fn job(id: &str) -> proto::Job {
 }
 
 fn offer(id: &str) -> Input {
-    Input::Message(FromServer::Availability(proto::AvailabilityRequest { job: Some(job(id)), resuming: false }))
+    from_server(FromServer::Availability(proto::AvailabilityRequest { job: Some(job(id)), resuming: false }))
 }
 
 fn assign(id: &str) -> Input {
-    Input::Message(FromServer::Assignment(proto::JobAssignment { job: Some(job(id)), url: None, token: "t".to_owned() }))
+    from_server(FromServer::Assignment(proto::JobAssignment { job: Some(job(id)), url: None, token: "t".to_owned() }))
 }
 
 fn terminate(id: &str) -> Input {
-    Input::Message(FromServer::Termination(proto::JobTermination { job_id: id.to_owned() }))
+    from_server(FromServer::Termination(proto::JobTermination { job_id: id.to_owned() }))
 }
 
 fn ended(id: &str, error: Option<&str>) -> Input {
@@ -56,18 +60,7 @@ fn ended(id: &str, error: Option<&str>) -> Input {
 fn words(out: &[Output]) -> Vec<String> {
     out.iter()
         .map(|output| match output {
-            Output::Send(ToServer::Register(request)) => format!("register {}", request.agent_name),
-            Output::Send(ToServer::Availability(answer)) => format!("{} {}", if answer.available { "yes" } else { "no" }, answer.job_id),
-            Output::Send(ToServer::UpdateWorker(status)) => {
-                let full = if status.status == Some(WsFull as i32) { "full" } else { "available" };
-                format!("{full} {} jobs load {}", status.job_count, status.load)
-            }
-            Output::Send(ToServer::UpdateJob(update)) => {
-                let status = [(JsRunning, "running"), (JsSuccess, "success"), (JsFailed, "failed")];
-                let name = status.iter().find(|(status, _)| *status as i32 == update.status).map_or("?", |(_, name)| name);
-                format!("{name} {} {}", update.job_id, update.error).trim_end().to_owned()
-            }
-            Output::Send(other) => format!("{other:?}"),
+            Output::Send(message) => sent(message),
             Output::Ping => "ping".to_owned(),
             Output::Hangup(why) => format!("hang up: {why}"),
             Output::Registered { worker_id } => format!("registered {worker_id}"),
@@ -75,6 +68,23 @@ fn words(out: &[Output]) -> Vec<String> {
             Output::Terminate(job_id) => format!("terminate {job_id}"),
         })
         .collect()
+}
+
+fn sent(message: &ToServer) -> String {
+    match message {
+        ToServer::Register(request) => format!("register {}", request.agent_name),
+        ToServer::Availability(answer) => format!("{} {}", if answer.available { "yes" } else { "no" }, answer.job_id),
+        ToServer::UpdateWorker(status) => {
+            let full = if status.status == Some(WsFull as i32) { "full" } else { "available" };
+            format!("{full} {} jobs load {}", status.job_count, status.load)
+        }
+        ToServer::UpdateJob(update) => {
+            let status = [(JsRunning, "running"), (JsSuccess, "success"), (JsFailed, "failed")];
+            let name = status.iter().find(|(status, _)| *status as i32 == update.status).map_or("?", |(_, name)| name);
+            format!("{name} {} {}", update.job_id, update.error).trim_end().to_owned()
+        }
+        other => format!("{other:?}"),
+    }
 }
 
 fn step(machine: &mut Machine, now: u64, host: Host, input: Input) -> Vec<String> {
@@ -165,8 +175,8 @@ fn a_silent_server_is_tested_and_then_left() {
 fn what_makes_no_sense_is_passed_over() {
     let mut machine = registered(1);
     let nothing = [
-        Input::Message(FromServer::Availability(proto::AvailabilityRequest { job: None, resuming: true })),
-        Input::Message(FromServer::Assignment(proto::JobAssignment::default())),
+        from_server(FromServer::Availability(proto::AvailabilityRequest { job: None, resuming: true })),
+        from_server(FromServer::Assignment(proto::JobAssignment::default())),
         terminate("J7"),
         welcome(),
     ];
@@ -175,5 +185,5 @@ fn what_makes_no_sense_is_passed_over() {
     }
     let publisher = proto::Job { r#type: proto::JobType::JtPublisher as i32, ..job("J1") };
     let offer = FromServer::Availability(proto::AvailabilityRequest { job: Some(publisher), resuming: false });
-    assert_eq!(step(&mut machine, 10, FREE, Input::Message(offer)), ["no J1"]);
+    assert_eq!(step(&mut machine, 10, FREE, from_server(offer)), ["no J1"]);
 }
