@@ -15,6 +15,7 @@ use crate::packet::{Codec, Packet};
 pub fn decode(packet: &Packet, sound: &mut [f32]) -> usize {
     match packet.codec {
         Codec::Mulaw => mulaw_decode(packet.payload(), sound),
+        Codec::Opus => 0,
     }
 }
 

@@ -2,14 +2,16 @@
 
 use crate::frame::Rate;
 
-/// Bytes of the longest packet: 40 ms of G.711; a transport splits what is longer.
-pub const PACKET_BYTES_MAX: usize = 320;
+/// Bytes of the longest packet: 20 ms of Opus at 256 kbit/s, 80 ms of G.711; a transport splits or drops what is longer.
+pub const PACKET_BYTES_MAX: usize = 640;
 
 /// The closed set of codecs on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Codec {
     /// G.711 mu-law, 8 kHz, a byte a sample.
     Mulaw,
+    /// Opus, 48 kHz.
+    Opus,
 }
 
 impl Codec {
@@ -17,6 +19,7 @@ impl Codec {
     pub const fn rate(self) -> Rate {
         match self {
             Self::Mulaw => Rate::Hz8000,
+            Self::Opus => Rate::Hz48000,
         }
     }
 }

@@ -341,6 +341,7 @@ impl Playout {
         let mut bytes = [0; PACKET_BYTES_MAX];
         let written = match self.codec {
             Codec::Mulaw => codec::mulaw_encode(&sound[..packet_len as usize], &mut bytes),
+            Codec::Opus => 0,
         };
         let starts_ms = self.pace.starts_at(now).ms() as u32;
         if let Some(packet) = Packet::new(self.codec, self.sequence, starts_ms, &bytes[..written]) {
