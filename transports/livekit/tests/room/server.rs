@@ -23,6 +23,11 @@ pub struct Server {
 impl Server {
     /// Starts a server, or says in one line why there is none.
     pub async fn start() -> Option<Self> {
+        Self::start_with("").await
+    }
+
+    /// Starts a server with more settings of its `rtc` section.
+    pub async fn start_with(rtc: &str) -> Option<Self> {
         let Some(binary) = binary() else {
             println!("skipped: no livekit-server (VOICED_LIVEKIT_SERVER or target/tools/livekit-server)");
             return None;
@@ -32,7 +37,7 @@ impl Server {
         let udp_port = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port();
         let settings = format!(
             "port: {port}\nbind_addresses: [127.0.0.1]\nkeys: {{{KEY}: {SECRET}}}\nlogging: {{level: warn}}\n\
-             rtc: {{tcp_port: {tcp_port}, udp_port: {udp_port}, node_ip: 127.0.0.1, use_external_ip: false, enable_loopback_candidate: true}}\n"
+             rtc: {{tcp_port: {tcp_port}, udp_port: {udp_port}, node_ip: 127.0.0.1, use_external_ip: false, enable_loopback_candidate: true{rtc}}}\n"
         );
         std::fs::write(config.path().join("livekit.yaml"), settings).expect("settings written");
         let child = spawn(&binary, &config);
