@@ -121,7 +121,7 @@ impl Room {
         if muted.load(Ordering::Relaxed) >> track.min(63) & 1 == 1 {
             return false;
         }
-        let taken = thread.send(*key, track, packet);
+        let taken = thread.send(*key, track, &packet);
         if !taken {
             counters.dropped();
         }

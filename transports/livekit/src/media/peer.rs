@@ -250,7 +250,7 @@ impl Peer {
             Codec::Opus => str0m::format::Codec::Opus,
             Codec::Mulaw => str0m::format::Codec::PCMU,
         };
-        let Some(pt) = writer.payload_params().find(|params| params.spec().codec == codec).map(|params| params.pt()) else { return false };
+        let Some(pt) = writer.payload_params().find(|params| params.spec().codec == codec).map(str0m::format::PayloadParams::pt) else { return false };
         writer.start_of_talkspurt(talkspurt).write(pt, now, MediaTime::from_millis(time_ms), packet.payload()).is_ok()
     }
 

@@ -106,8 +106,8 @@ impl MediaThread {
     }
 
     /// Hands over a packet; `false` when the thread is far behind.
-    pub fn send(&self, key: Key, track: usize, packet: Packet) -> bool {
-        let taken = self.packets.try_send(Outgoing { key, track, packet }).is_ok();
+    pub fn send(&self, key: Key, track: usize, packet: &Packet) -> bool {
+        let taken = self.packets.try_send(Outgoing { key, track, packet: *packet }).is_ok();
         self.bell.ring();
         taken
     }

@@ -54,11 +54,7 @@ impl Mail {
             return;
         }
         match value {
-            Value::StreamHeader(header) => {
-                if !self.texts.open(&from, header) {
-                    tracing::debug!(from, "too many texts at once");
-                }
-            }
+            Value::StreamHeader(header) => self.texts.open(&from, header),
             Value::StreamChunk(chunk) => self.texts.push(&chunk),
             Value::StreamTrailer(trailer) => {
                 if let Some(Text { id, from, topic, attributes, text, complete }) = self.texts.close(trailer) {

@@ -64,21 +64,18 @@ impl Session {
     }
 
     async fn come_back(&mut self, why: proto::ReconnectReason, mut anew: bool) -> Option<DisconnectReason> {
-        let since = match &self.outage {
-            Some(outage) => {
-                // both connections may fall one after the other: one outage, already being mended
-                let mending = outage.back_by.is_some() && why != proto::ReconnectReason::RrSignalDisconnected && !anew && Instant::now() < outage.until;
-                if mending {
-                    return None;
-                }
-                // what was tried has failed: a join that had no media, a resume that had none
-                anew |= outage.until <= Instant::now();
-                outage.since
+        let since = if let Some(outage) = &self.outage {
+            let failed = outage.until <= Instant::now();
+            // both connections may fall one after the other: one outage, already being mended
+            if outage.back_by.is_some() && why != proto::ReconnectReason::RrSignalDisconnected && !anew && !failed {
+                return None;
             }
-            None => {
-                self.tell(RoomEvent::Reconnecting).await;
-                Instant::now()
-            }
+            // a join or a resume that brought no media is not tried again
+            anew |= failed;
+            outage.since
+        } else {
+            self.tell(RoomEvent::Reconnecting).await;
+            Instant::now()
         };
         self.outage = Some(Outage { since, until: since + GIVE_UP_AFTER, back_by: None });
         let (mut wait, mut resumes) = (WAIT_MIN, 0);

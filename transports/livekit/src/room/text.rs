@@ -94,19 +94,19 @@ struct Opened {
 }
 
 impl Texts {
-    /// A stream begins; streams of bytes are not for us. `false` when there are too many.
-    pub fn open(&mut self, from: &str, header: Header) -> bool {
+    /// A stream begins; streams of bytes are not for us, nor is one too many.
+    pub fn open(&mut self, from: &str, header: Header) {
         if !matches!(header.content_header, Some(ContentHeader::TextHeader(_))) {
-            return true;
+            return;
         }
         if self.open.len() >= TEXTS_OPEN_MAX {
-            return false;
+            tracing::debug!(from, "too many texts at once");
+            return;
         }
         let Header { stream_id, topic, attributes, total_length: total, inline_content, .. } = header;
         let mut opened = Opened { from: from.to_owned(), topic, attributes, bytes: Vec::new(), next: 0, total, whole: true };
         opened.push(&inline_content.unwrap_or_default());
         self.open.insert(stream_id, opened);
-        true
     }
 
     /// A stream goes on.
