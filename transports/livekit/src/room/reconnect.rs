@@ -1,0 +1,147 @@
+//! Coming back after a loss.
+//!
+//! First by a resume: the server keeps a participant for some seconds, so the signalling socket is opened again, the server
+//! told where we stand, and both connections look for a new way while sound goes on over the old. Where the server does
+//! not know us any more, or two resumes have failed, by joining anew with fresh connections. All of it together may take
+//! [`GIVE_UP_AFTER`].
+
+use super::event::{DisconnectReason, RoomEvent};
+use super::session::{BackBy, MEDIA_UP_MAX, Outage, Session};
+use crate::livekit::{MEDIA_EVENTS_MAX, route_to};
+use crate::media::{Order, count};
+use livekit_protocol as proto;
+use livekit_signaling::{SignalClient, SignalError};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// A caller who has heard nothing for this long has hung up.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
+/// Waits between tries: short at first, for a network that changed, then for a server that restarts.
+const WAIT_MIN: Duration = Duration::from_millis(100);
+const WAIT_MAX: Duration = Duration::from_secs(2);
+/// Resumes tried while nothing answers, before it is a rejoin that is tried.
+const RESUMES_MAX: u32 = 5;
+
+/// Why a try to come back failed.
+enum Failed {
+    /// Nothing answers; again.
+    NoAnswer,
+    /// The server does not know this stay.
+    Unknown,
+    /// The server does not want us.
+    Refused(DisconnectReason),
+}
+
+impl Session {
+    /// Whether an outage is over; the reason to give up, if any.
+    pub(super) async fn settle(&mut self) -> Option<DisconnectReason> {
+        if !self.membership.is_up() {
+            return None;
+        }
+        let by = self.outage.take_if(|outage| outage.back_by.is_some())?.back_by?;
+        let counters = self.shared.counters.clone();
+        match by {
+            // said by the membership itself
+            BackBy::Join => return None,
+            BackBy::Resume => {
+                count(&counters.all.resumes);
+                self.signal.set_reconnected().await;
+            }
+            BackBy::Rejoin => count(&counters.all.rejoins),
+        }
+        counters.reconnects.fetch_add(1, Ordering::Relaxed);
+        self.tell(RoomEvent::Reconnected { rejoined: by == BackBy::Rejoin }).await;
+        None
+    }
+
+    /// The connection is lost: brings the signalling back, or says why it cannot.
+    pub(super) async fn lost(&mut self, why: proto::ReconnectReason, anew: bool) -> Option<DisconnectReason> {
+        let shared = self.shared.clone();
+        tokio::select! {
+            () = shared.leave.wished.notified() => Some(shared.wished()),
+            failed = self.come_back(why, anew) => failed,
+        }
+    }
+
+    async fn come_back(&mut self, why: proto::ReconnectReason, mut anew: bool) -> Option<DisconnectReason> {
+        let since = if let Some(outage) = &self.outage {
+            let failed = outage.until <= Instant::now();
+            // both connections may fall one after the other: one outage, already being mended
+            if outage.back_by.is_some() && why != proto::ReconnectReason::RrSignalDisconnected && !anew && !failed {
+                return None;
+            }
+            // a join or a resume that brought no media is not tried again
+            anew |= failed;
+            outage.since
+        } else {
+            self.tell(RoomEvent::Reconnecting).await;
+            Instant::now()
+        };
+        self.outage = Some(Outage { since, until: since + GIVE_UP_AFTER, back_by: None });
+        let (mut wait, mut resumes) = (WAIT_MIN, 0);
+        loop {
+            let left = (since + GIVE_UP_AFTER).checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
+            let Some(left) = left else { return Some(DisconnectReason::Lost) };
+            let tried = if anew {
+                tokio::time::timeout(left, self.rejoin()).await
+            } else {
+                resumes += 1;
+                tokio::time::timeout(left, self.resume(why)).await
+            };
+            match tried {
+                Ok(Ok(())) => {
+                    let by = if anew { BackBy::Rejoin } else { BackBy::Resume };
+                    self.outage = Some(Outage { since, until: Instant::now() + MEDIA_UP_MAX.min(left), back_by: Some(by) });
+                    self.flush().await;
+                    return None;
+                }
+                Ok(Err(Failed::Refused(reason))) => return Some(reason),
+                Ok(Err(Failed::Unknown)) if !anew => {
+                    anew = true;
+                    continue;
+                }
+                Ok(Err(Failed::Unknown | Failed::NoAnswer)) => anew |= resumes >= RESUMES_MAX,
+                Err(_) => return Some(DisconnectReason::Lost),
+            }
+            tokio::time::sleep(wait.min(left).mul_f64(rand::random_range(0.5..1.0))).await;
+            wait = (wait * 2).min(WAIT_MAX);
+        }
+    }
+
+    async fn resume(&mut self, why: proto::ReconnectReason) -> Result<(), Failed> {
+        self.signal.close().await;
+        // news of the closed socket are no news of the next
+        while self.signals.try_recv().is_ok() {}
+        self.signal.restart(why).await.map_err(|error| failed(&error, false))?;
+        self.membership.resumed(Instant::now());
+        Ok(())
+    }
+
+    async fn rejoin(&mut self) -> Result<(), Failed> {
+        self.signal.close().await;
+        let token = self.signal.token();
+        let (signal, join, signals) = SignalClient::connect(&self.url, &token, self.options.clone(), None).await.map_err(|error| failed(&error, true))?;
+        (self.signal, self.signals) = (signal, signals);
+        self.route = route_to(&self.url).await.unwrap_or(self.route);
+        let (events, media) = tokio::sync::mpsc::channel(MEDIA_EVENTS_MAX);
+        self.media = media;
+        self.order(Order::Renew { route: self.route, events });
+        self.membership.joined(&join, Instant::now());
+        self.show();
+        Ok(())
+    }
+}
+
+fn failed(error: &SignalError, joining: bool) -> Failed {
+    use proto::leave_request::Action;
+    tracing::debug!(%error, joining, "could not come back");
+    match error {
+        SignalError::Connection(_) | SignalError::Timeout(_) | SignalError::Closed | SignalError::Server(..) => Failed::NoAnswer,
+        SignalError::LeaveRequest { reason, action: Action::Disconnect } => match DisconnectReason::from(*reason) {
+            reason @ (DisconnectReason::DuplicateIdentity | DisconnectReason::Removed | DisconnectReason::RoomDeleted) => Failed::Refused(reason),
+            _ => Failed::Unknown,
+        },
+        SignalError::Client(..) | SignalError::TokenFormat | SignalError::UrlParse(_) if joining => Failed::Refused(DisconnectReason::Refused),
+        _ => Failed::Unknown,
+    }
+}
