@@ -1,8 +1,8 @@
 """An echo in LiveKit rooms, on the official SDK: gives each track back as it comes. What ours is measured against.
 
-    LIVEKIT_URL=ws://… LIVEKIT_TOKENS="token token …" echo.py --seconds 60
+    LIVEKIT_URL=ws://… LIVEKIT_TOKEN="token token …" echo.py --seconds 60
 
-joins one room per token, all in this process. Every line on stdin asks for a `usage` event (CPU and wall time since the
+joins one room per token, all in this process. On stdin, {"usage": true} asks for a `usage` event (CPU and wall time since the
 start, memory now and at most), so that a bench can take the difference over its own interval; the end of stdin ends it.
 """
 
@@ -95,7 +95,7 @@ async def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60, help="leaves after so long at the latest")
     seconds = parser.parse_args().seconds
-    url, tokens = os.environ["LIVEKIT_URL"], os.environ["LIVEKIT_TOKENS"].split()
+    url, tokens = os.environ["LIVEKIT_URL"], os.environ["LIVEKIT_TOKEN"].split()
     echoes = [Echo() for _ in tokens]
     try:
         for echo, token in zip(echoes, tokens, strict=True):

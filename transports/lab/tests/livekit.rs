@@ -1,8 +1,14 @@
 //! The real livekit-server with official peers: what the room tests of other crates stand on.
 
+use axum::{Router, routing::post};
 use std::collections::BTreeMap;
 use std::f64::consts::TAU;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use url::Url;
 use voiced_lab::livekit::AccessToken;
 use voiced_lab::livekit::{Command, Peer, PeerEvent, PeerSettings, Server, or_skip};
 
@@ -81,6 +87,53 @@ async fn a_killed_server_is_gone_and_a_restarted_one_is_back_at_its_place() {
     alice.leave().await.expect("alice was in the room");
 }
 
+#[tokio::test]
+async fn the_server_posts_its_webhooks() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let webhook = format!("http://{}/hook", listener.local_addr().expect("an address")).parse().expect("a URL");
+    let (sender, mut posted) = mpsc::unbounded_channel();
+    let receive = move |body: String| async move { sender.send(body).expect("the test waits") };
+    tokio::spawn(async move { axum::serve(listener, Router::new().route("/hook", post(receive))).await });
+
+    let Some(stage) = Stage::start_with_webhook(Some(webhook)).await else { return };
+    let _alice = stage.joins(stage.server.token("hooked", "alice")).await;
+    let first = timeout(Duration::from_secs(20), posted.recv()).await.expect("in time").expect("a webhook");
+    let first: serde_json::Value = serde_json::from_str(&first).expect("JSON");
+    assert_eq!((&first["event"], &first["room"]["name"]), (&"room_started".into(), &"hooked".into()));
+}
+
+#[tokio::test]
+async fn an_echo_gives_back_what_is_said_and_tells_what_it_used() {
+    let Some(stage) = Stage::start().await else { return };
+    let token = stage.server.token("cave", "echo");
+    let mut echo = Peer::echo(PeerSettings { record: None, ..stage.settings(&stage.python, token) }).await.expect("the echo joins");
+    let mut alice = stage.joins(stage.server.token("cave", "alice")).await;
+    alice.wait_for("subscribed", from("echo")).await.expect("alice is given the echo");
+    alice.send(&Command::Play(stage.tone("alice.wav", ALICE_HZ))).expect("alice speaks");
+    alice.wait_for("sound", |event| from("echo")(event) && event.is("on")).await.expect("alice hears her echo");
+    echo.send(&Command::Usage(true)).expect("the echo can be asked");
+    let usage = echo.wait_for("usage", |_| true).await.expect("it answers");
+    assert!(usage.number("cpu_ms") > Some(0.0) && usage.number("echoed_ms") > Some(0.0), "{usage:?}");
+}
+
+#[tokio::test]
+#[ignore = "needs make tools-browser"]
+async fn a_browser_hears_and_is_heard() {
+    let Some(stage) = Stage::start().await else { return };
+    let node = Peer::find_browser().expect("make tools-browser was run");
+    let mut alice = stage.joins(stage.server.token("web", "alice")).await;
+    let spoken = stage.tone("browser.wav", BOB_HZ).display().to_string();
+    let settings = stage.settings(&node, stage.server.token("web", "browser"));
+    let mut browser = Peer::browse(PeerSettings { record: None, arguments: vec![spoken], ..settings }).await.expect("the browser joins");
+    alice.wait_for("sound", from("browser")).await.expect("alice hears the browser");
+    browser.wait_for("subscribed", from("alice")).await.expect("the browser is given alice's track");
+    alice.send(&Command::Play(stage.tone("alice.wav", ALICE_HZ))).expect("alice speaks");
+    browser.wait_for("sound", from("alice")).await.expect("the browser hears alice");
+    browser.leave().await.expect("the browser leaves");
+    let heard = recording_of("browser", &alice.leave().await.expect("alice leaves"));
+    assert!(power(&heard, BOB_HZ) > 100.0 * power(&heard, ALICE_HZ), "alice heard what the browser's microphone was given");
+}
+
 /// A server, the SDK, and a folder.
 struct Stage {
     server: Server,
@@ -90,23 +143,30 @@ struct Stage {
 
 impl Stage {
     async fn start() -> Option<Self> {
+        Self::start_with_webhook(None).await
+    }
+
+    async fn start_with_webhook(webhook: Option<Url>) -> Option<Self> {
         let (binary, python) = or_skip(Server::find().and_then(|binary| Ok((binary, Peer::find()?))))?;
-        let server = Server::start(&binary, None).await.expect("the server starts");
+        let server = Server::start(&binary, webhook).await.expect("the server starts");
         Some(Self { server, python, folder: tempfile::tempdir().expect("a folder") })
     }
 
     async fn joins(&self, token: AccessToken) -> Peer {
+        Peer::join(self.settings(&self.python, token)).await.expect("the peer joins")
+    }
+
+    fn settings(&self, program: &Path, token: AccessToken) -> PeerSettings {
         // recordings are named by who is heard, so each peer has a folder of its own
         let record = tempfile::tempdir_in(&self.folder).expect("a folder").keep();
-        let settings = PeerSettings {
-            python: self.python.clone(),
+        PeerSettings {
+            program: program.to_owned(),
             url: self.server.url(),
             token: token.to_jwt().expect("a token"),
             record: Some(record),
             seconds_max: 60,
             arguments: Vec::new(),
-        };
-        Peer::join(settings).await.expect("the peer joins")
+        }
     }
 
     /// A second of a sine of a third of full scale.

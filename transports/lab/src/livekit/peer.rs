@@ -1,4 +1,4 @@
-//! A caller on the official SDK, as a process: commands go in, events come out, each a line of JSON.
+//! A participant on an official SDK, as a process: commands go in, events come out, each a line of JSON.
 
 use super::event::PeerEvent;
 use super::process::{Process, each_line};
@@ -7,7 +7,7 @@ use serde::Serialize;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ChildStdin;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -23,17 +23,17 @@ const EVENTS_SHOWN_MAX: usize = 30;
 /// Who calls, and how.
 #[derive(Clone)]
 pub struct PeerSettings {
-    /// Python with LiveKit's SDK: see [`Peer::find`].
-    pub python: PathBuf,
+    /// What runs its script: see [`Peer::find`] and [`Peer::find_browser`].
+    pub program: PathBuf,
     /// The server.
     pub url: String,
-    /// Identity, room, kind and attributes are all in it.
+    /// Identity, room, kind and attributes are all in it. An echo takes several, with a space between, and is in all rooms.
     pub token: String,
     /// Folder for one WAV file per track heard.
     pub record: Option<PathBuf>,
     /// Leaves after so long at the latest, in s.
     pub seconds_max: u32,
-    /// More arguments of `room_caller.py`.
+    /// More arguments of its script; for a browser, the WAV file that it speaks.
     pub arguments: Vec<String>,
 }
 
@@ -57,6 +57,8 @@ pub enum Command {
     Data(String),
     /// Mutes its microphone, or unmutes it.
     Mute(bool),
+    /// Asks an echo for a `usage` event: CPU time, memory.
+    Usage(bool),
     /// Leaves the room; see [`Peer::leave`].
     Leave(bool),
 }
@@ -98,19 +100,40 @@ pub enum PeerError {
 impl Peer {
     /// Python with LiveKit's SDK: `VOICED_LIVEKIT_PYTHON`, else what `make tools` installed.
     pub fn find() -> Result<PathBuf, Missing> {
-        tools::find("LiveKit's Python SDK", "VOICED_LIVEKIT_PYTHON", "venv/bin/python")
+        tools::find("LiveKit's Python SDK", "tools", "VOICED_LIVEKIT_PYTHON", "venv/bin/python")
     }
 
-    /// Starts a peer and waits until it has joined and published its microphone.
+    /// Node for the browser peer: `VOICED_LIVEKIT_NODE`, else what `make tools-browser` installed.
+    pub fn find_browser() -> Result<PathBuf, Missing> {
+        tools::find("the browser peer", "tools-browser", "VOICED_LIVEKIT_NODE", "browser/node")
+    }
+
+    /// Starts a caller on the Python SDK and waits until it has joined and published its microphone.
     pub async fn join(settings: PeerSettings) -> Result<Self, PeerError> {
-        let mut peer = Self::spawn(&tools::script("room_caller.py"), &settings)?;
+        let mut peer = Self::spawn("room_caller.py", &settings)?;
         peer.wait_for("published", |_| true).await?;
         Ok(peer)
     }
 
-    fn spawn(script: &Path, settings: &PeerSettings) -> io::Result<Self> {
-        let mut command = std::process::Command::new(&settings.python);
-        command.arg(script).args(["--seconds", &settings.seconds_max.to_string()]).args(&settings.arguments);
+    /// Starts a Chromium with LiveKit's browser client and waits likewise.
+    pub async fn browse(settings: PeerSettings) -> Result<Self, PeerError> {
+        let mut peer = Self::spawn("browser/browser_caller.mjs", &settings)?;
+        peer.wait_for("published", |_| true).await?;
+        Ok(peer)
+    }
+
+    /// Starts an echo on the Python SDK and waits until it is in all its rooms.
+    pub async fn echo(settings: PeerSettings) -> Result<Self, PeerError> {
+        let mut peer = Self::spawn("echo.py", &settings)?;
+        for _ in settings.token.split_whitespace() {
+            peer.wait_for("joined", |_| true).await?;
+        }
+        Ok(peer)
+    }
+
+    fn spawn(script: &str, settings: &PeerSettings) -> io::Result<Self> {
+        let mut command = std::process::Command::new(&settings.program);
+        command.arg(tools::script(script)).args(["--seconds", &settings.seconds_max.to_string()]).args(&settings.arguments);
         if let Some(folder) = &settings.record {
             command.arg("--record").arg(folder);
         }

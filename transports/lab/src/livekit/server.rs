@@ -70,7 +70,7 @@ pub enum ServerError {
 impl Server {
     /// The binary: `VOICED_LIVEKIT_SERVER`, else what `make tools` built.
     pub fn find() -> Result<PathBuf, Missing> {
-        tools::find("livekit-server", "VOICED_LIVEKIT_SERVER", "livekit-server")
+        tools::find("livekit-server", "tools", "VOICED_LIVEKIT_SERVER", "livekit-server")
     }
 
     /// Starts a server on free ports and waits until it answers. It posts its webhooks to `webhook`.

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 /// A tool that is not there.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{what} is missing: run `make tools`, or set {variable}")]
+#[error("{what} is missing: run `make {target}`, or set {variable}")]
 pub struct Missing {
     what: &'static str,
+    target: &'static str,
     variable: &'static str,
 }
 
@@ -24,10 +25,10 @@ pub fn or_skip<T>(found: Result<T, Missing>) -> Option<T> {
     }
 }
 
-/// The file that the environment names, else the one that `make tools` makes.
-pub(super) fn find(what: &'static str, variable: &'static str, made: &str) -> Result<PathBuf, Missing> {
+/// The file that the environment names, else the one that `make TARGET` makes.
+pub(super) fn find(what: &'static str, target: &'static str, variable: &'static str, made: &str) -> Result<PathBuf, Missing> {
     let path = env::var_os(variable).map_or_else(|| workspace().join("target/tools").join(made), PathBuf::from);
-    if path.is_file() { Ok(path) } else { Err(Missing { what, variable }) }
+    if path.is_file() { Ok(path) } else { Err(Missing { what, target, variable }) }
 }
 
 /// A script of this crate's `peers`.
