@@ -1,4 +1,4 @@
-//! The lab: a phone that speaks Twilio's protocol, fake providers, an EMA receiver, and a LiveKit server with
+//! The lab: a phone that speaks Twilio's protocol, fake providers, an EMA receiver, and a `LiveKit` server with
 //! peers on the official SDK.
 
 pub mod ema;

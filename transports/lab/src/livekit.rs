@@ -1,9 +1,9 @@
-//! LiveKit for tests: the real server, and peers on the official SDK.
+//! `LiveKit` for tests: the real server, and peers on the official SDK.
 //!
-//! `make tools` puts both under `target/tools`: livekit-server, and a Python environment with LiveKit's SDK. A test starts
+//! `make tools` puts both under `target/tools`: livekit-server, and a Python environment with `LiveKit`'s SDK. A test starts
 //! a [`Server`] on free ports and lets [`Peer`]s join its rooms: each is a process of its own that speaks WAV files, keeps
 //! what it hears, and tells what it sees. Where the tools are missing, [`or_skip`] says so in one line; in CI it fails.
-//! `make tools-browser` adds a Chromium with LiveKit's browser client.
+//! `make tools-browser` adds a Chromium with `LiveKit`'s browser client.
 
 mod event;
 mod peer;

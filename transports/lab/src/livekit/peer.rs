@@ -5,7 +5,7 @@ use super::process::{Process, each_line};
 use super::tools::{self, Missing};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashSet};
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ChildStdin;
@@ -98,7 +98,7 @@ pub enum PeerError {
 }
 
 impl Peer {
-    /// Python with LiveKit's SDK: `VOICED_LIVEKIT_PYTHON`, else what `make tools` installed.
+    /// Python with `LiveKit`'s SDK: `VOICED_LIVEKIT_PYTHON`, else what `make tools` installed.
     pub fn find() -> Result<PathBuf, Missing> {
         tools::find("LiveKit's Python SDK", "tools", "VOICED_LIVEKIT_PYTHON", "venv/bin/python")
     }
@@ -115,7 +115,7 @@ impl Peer {
         Ok(peer)
     }
 
-    /// Starts a Chromium with LiveKit's browser client and waits likewise.
+    /// Starts a Chromium with `LiveKit`'s browser client and waits likewise.
     pub async fn browse(settings: PeerSettings) -> Result<Self, PeerError> {
         let mut peer = Self::spawn("browser/browser_caller.mjs", &settings)?;
         peer.wait_for("published", |_| true).await?;
@@ -200,8 +200,12 @@ impl Peer {
     fn seen(&self) -> String {
         let events = self.events.borrow();
         let last = events.iter().skip(events.len().saturating_sub(EVENTS_SHOWN_MAX));
-        let lines: String = last.map(|event| format!("\n    {} {:?}", event.event, event.fields)).collect();
-        format!("it saw:{lines}\n  and said:{}", self.process.log)
+        let mut seen = String::from("it saw:");
+        for event in last {
+            // writing to a string does not fail
+            let _ = write!(seen, "\n    {} {:?}", event.event, event.fields);
+        }
+        seen + "\n  and said:" + &self.process.log.to_string()
     }
 }
 

@@ -1,7 +1,7 @@
 //! A real livekit-server on free ports of this machine.
 //!
 //! Its configuration goes through the environment, so neither a file nor a command line holds the secret. Media needs a
-//! network card: LiveKit's WebRTC passes over loopback.
+//! network card: `LiveKit`'s WebRTC passes over loopback.
 
 use super::process::Process;
 use super::tools::{self, Missing};
@@ -76,7 +76,7 @@ impl Server {
     /// Starts a server on free ports and waits until it answers. It posts its webhooks to `webhook`.
     pub async fn start(binary: &Path, webhook: Option<Url>) -> Result<Self, ServerError> {
         let node_ip = node_ip().ok_or(ServerError::NoAddress)?;
-        let api_secret = hex(&rand::random::<[u8; 32]>());
+        let api_secret = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
         let mut tries = 1;
         let (place, process) = loop {
             let place = Place::free(node_ip)?;
@@ -219,8 +219,4 @@ fn first_ip(fib_trie: &str) -> Option<Ipv4Addr> {
         let ip: Ipv4Addr = address.strip_prefix("|-- ")?.parse().ok()?;
         (!ip.is_loopback()).then_some(ip)
     })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
