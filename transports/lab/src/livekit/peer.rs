@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 /// How long an event is waited for. Everything here takes well under a second; the rest is for a busy machine.
-const WAIT_MAX: Duration = Duration::from_secs(20);
+const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Events kept; what comes later is not. A call tells some hundred.
 const EVENTS_MAX: usize = 100_000;
 /// Events shown in an error: the last ones.
