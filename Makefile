@@ -5,7 +5,7 @@ SHELL := /bin/bash
 PACKAGES := build-essential cmake pkg-config python3 python3-venv espeak-ng ca-certificates
 VOICED := target/release/voiced
 
-.PHONY: demo test bench run build lint doc loom deps weights
+.PHONY: demo test bench run build lint doc loom deps tools tools-browser weights
 
 demo: weights
 	$(VOICED) demo
@@ -19,7 +19,7 @@ build: deps
 weights: build
 	$(VOICED) models fetch
 
-test: deps lint
+test: deps tools lint
 	cargo build --locked --workspace
 	target/debug/voiced models fetch
 	cargo test --locked --workspace
@@ -38,6 +38,16 @@ loom: deps
 
 bench: weights
 	cargo bench --locked -p voiced-benches
+
+# The other side of the room tests: LiveKit's own server and Python SDK, under target/tools.
+tools: deps
+	@transports/lab/peers/tools.sh server
+	@transports/lab/peers/tools.sh sdk
+
+# A browser as the other side: Debian's Chromium with LiveKit's client. It is big, so `tools` goes without.
+tools-browser: PACKAGES += chromium
+tools-browser: deps
+	@transports/lab/peers/tools.sh browser
 
 # Says what is missing and installs it with apt; as root, or through sudo.
 deps:
