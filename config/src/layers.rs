@@ -2,10 +2,10 @@
 //! mistyped key is found wherever it stands.
 
 use std::fmt;
-use std::ops::RangeInclusive;
 
 use toml::{Table, Value};
 
+use crate::checks::check;
 use crate::settings::Settings;
 
 const DEFAULT: &str = include_str!("../default.toml");
@@ -25,30 +25,20 @@ const NAMED: &[(&str, &str)] = &[
     ("OPENAI_BASE_URL", "providers.openai.base_url"),
     ("CARTESIA_API_KEY", "providers.cartesia.api_key"),
     ("CARTESIA_BASE_URL", "providers.cartesia.base_url"),
+    ("LIVEKIT_URL", "livekit.url"),
+    ("LIVEKIT_API_KEY", "livekit.api_key"),
+    ("LIVEKIT_API_SECRET", "livekit.api_secret"),
+    ("LIVEKIT_WEBHOOK_API_KEY", "livekit.webhook_api_key"),
+    ("LIVEKIT_WEBHOOK_API_SECRET", "livekit.webhook_api_secret"),
+    ("AGENT_NAME", "livekit.agent_name"),
+    ("TELEPHONY_ENABLED", "telephony.enabled"),
+    ("TELEPHONY_SIP_IDENTITY_PREFIX", "telephony.sip_identity_prefix"),
+    ("TELEPHONY_DISPATCH_ON_ANY_PARTICIPANT_JOIN", "telephony.dispatch_on_any_participant_join"),
 ];
+/// Lists whose items have no comma in them: a variable may give them comma separated.
+const COMMA_SEPARATED: &[&str] = &["http.api_keys", "http.cors_origins"];
 /// `VOICED_` variables that are not keys.
 const NOT_KEYS: &[&str] = &["VOICED_CONFIG", "VOICED_LOG", "VOICED_CACHE"];
-
-/// Numbers whose type is wider than what makes sense.
-const RANGES: &[(&str, RangeInclusive<i64>)] = &[
-    ("server.port", 0..=65_535),
-    ("twilio.token_ttl_s", 5..=3_600),
-    ("twilio.idle_timeout_s", 1..=300),
-    ("twilio.max_duration_s", 10..=86_400),
-    ("twilio.bad_messages_max", 1..=100_000),
-    ("events.attempts_max", 1..=10_000),
-    ("events.backlog_max", 1..=10_000_000),
-    ("turn.endpoint_ms_min", 100..=3_000),
-    ("turn.endpoint_ms_max", 200..=10_000),
-    ("turn.hold_ms", 20..=2_000),
-    ("turn.silence_ms", 0..=600_000),
-    ("turn.lead_ms", 40..=1_000),
-    ("engine.threads", 1..=256),
-    ("engine.calls_per_thread", 1..=2_000),
-    ("engine.realtime_priority", 0..=99),
-];
-/// Texts that are URLs when set, and their schemes.
-const URLS: &[&str] = &["server.webhook_url", "ema.api_url", "providers.deepgram.base_url", "providers.openai.base_url", "providers.cartesia.base_url"];
 
 /// One thing that is wrong, where it stands, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,7 +128,12 @@ fn from_environment(merged: &mut Table, default: &Table, variable: &str, text: S
         problems.push(unknown(&path, &from, known.into_iter().map(|(key, _)| key)));
         return;
     };
-    match parse_as(default_value, text) {
+    let parsed = if COMMA_SEPARATED.contains(&path.as_str()) && !text.trim_start().starts_with('[') {
+        Ok(comma_separated(&text))
+    } else {
+        parse_as(default_value, text)
+    };
+    match parsed {
         Ok(value) => set(merged, &path, value),
         Err(what) => problems.push(Problem { key: path, from, what }),
     }
@@ -162,39 +157,8 @@ fn parse_as(default: &Value, text: String) -> Result<Value, String> {
     }
 }
 
-fn check(merged: &Table, problems: &mut Vec<Problem>) {
-    let keys = all_keys(merged);
-    let value = |path: &str| keys.iter().find(|(key, _)| key == path).map(|(_, value)| value);
-    let mut problem = |key: &str, what: String| problems.push(Problem { key: key.into(), from: "merged settings".into(), what });
-    for (key, range) in RANGES {
-        if let Some(number) = value(key).and_then(Value::as_integer)
-            && !range.contains(&number)
-        {
-            problem(key, format!("{number} is out of range, must be {} to {}", range.start(), range.end()));
-        }
-    }
-    let text = |path: &str| value(path).and_then(Value::as_str).unwrap_or_default();
-    for key in URLS {
-        let given = text(key);
-        let scheme_known = url::Url::parse(given).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-        if !given.is_empty() && !scheme_known {
-            problem(key, "is not an http:// or https:// address with a host".into());
-        }
-    }
-    let number = |path: &str| value(path).and_then(Value::as_integer).unwrap_or_default();
-    if number("turn.endpoint_ms_min") > number("turn.endpoint_ms_max") {
-        problem("turn.endpoint_ms_min", "is larger than turn.endpoint_ms_max".into());
-    }
-    if !text("twilio.auth_token").is_empty() && text("server.webhook_url").is_empty() {
-        problem("server.webhook_url", "is needed with twilio.auth_token: set WEBHOOK_URL to the public https:// address that Twilio calls".into());
-    }
-    if !text("ema.api_url").is_empty() && text("ema.webhook_secret").is_empty() {
-        problem("ema.webhook_secret", "is needed with ema.api_url: set EMA_WEBHOOK_SECRET".into());
-    }
-    let kind = text("agent.noise_cancellation_type");
-    if !matches!(kind, "auto" | "telephony" | "standard" | "none") {
-        problem("agent.noise_cancellation_type", format!("{kind:?} is not one of auto, telephony, standard, none"));
-    }
+fn comma_separated(text: &str) -> Value {
+    Value::Array(text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(Value::from).collect())
 }
 
 fn unknown(key: &str, from: &str, known: impl Iterator<Item = String>) -> Problem {
@@ -204,7 +168,7 @@ fn unknown(key: &str, from: &str, known: impl Iterator<Item = String>) -> Proble
     Problem { key: key.into(), from: from.into(), what: format!("unknown key; {mend}") }
 }
 
-fn all_keys(table: &Table) -> Vec<(String, Value)> {
+pub(crate) fn all_keys(table: &Table) -> Vec<(String, Value)> {
     let mut keys = Vec::new();
     for (key, value) in table {
         match value {

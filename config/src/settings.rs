@@ -7,6 +7,9 @@ use serde::Deserialize;
 #[derive(Clone, Deserialize)]
 pub struct Settings {
     pub server: Server,
+    pub http: Http,
+    pub livekit: Livekit,
+    pub telephony: Telephony,
     pub twilio: Twilio,
     pub ema: Ema,
     pub events: Events,
@@ -24,6 +27,57 @@ pub struct Server {
     pub port: u16,
     pub webhook_url: String,
     pub api_key: String,
+}
+
+#[derive(Clone, Deserialize)]
+pub struct Http {
+    pub api_keys: Vec<String>,
+    pub jwt_secret: String,
+    pub jwt_audience: String,
+    pub cors_origins: Vec<String>,
+    pub rooms_per_minute: usize,
+    pub room_url: String,
+    pub production: bool,
+}
+
+#[derive(Clone, Deserialize)]
+pub struct Livekit {
+    pub url: String,
+    pub api_key: String,
+    pub api_secret: String,
+    pub webhook_api_key: String,
+    pub webhook_api_secret: String,
+    pub agent_name: String,
+    pub jobs_max: usize,
+    pub media_threads: usize,
+    pub hear: Hear,
+    pub bridge_enabled: bool,
+    pub bridge_room_prefix: String,
+    pub recording_dir: String,
+    pub recording_retention_days: u32,
+}
+
+impl Livekit {
+    /// The variables that are needed to reach a LiveKit server and are not set.
+    pub fn missing(&self) -> Vec<&'static str> {
+        let needed = [("LIVEKIT_URL", &self.url), ("LIVEKIT_API_KEY", &self.api_key), ("LIVEKIT_API_SECRET", &self.api_secret)];
+        needed.into_iter().filter(|(_, value)| value.is_empty()).map(|(name, _)| name).collect()
+    }
+}
+
+/// Whom the agent hears in a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hear {
+    Linked,
+    All,
+}
+
+#[derive(Clone, Deserialize)]
+pub struct Telephony {
+    pub enabled: bool,
+    pub sip_identity_prefix: String,
+    pub dispatch_on_any_participant_join: bool,
 }
 
 #[derive(Clone, Deserialize)]

@@ -51,3 +51,44 @@ fn a_file_that_is_not_toml_is_named_with_the_line() {
     let told = problems("[server\nport = 1", &[]);
     assert!(told[0].contains("voiced.toml") && told[0].contains("line 1"), "{told:?}");
 }
+
+/// What makes `LiveKit` configured.
+const LIVEKIT: [(&str, &str); 3] = [("LIVEKIT_URL", "wss://rooms.example.test"), ("LIVEKIT_API_KEY", "key"), ("LIVEKIT_API_SECRET", "room-secret")];
+
+#[test]
+fn rooms_open_to_the_network_are_refused_without_a_key_and_accepted_with_one() {
+    let told = problems("", &LIVEKIT);
+    assert!(told[0].starts_with("http.api_keys") && told[0].contains("VOICED_HTTP__JWT_SECRET"), "{told:?}");
+    assert!(!told.concat().contains("room-secret"));
+    let guards: [&[(&str, &str)]; 3] = [
+        &[("VOICED_SERVER__BIND", "127.0.0.1")],
+        &[("VOICED_HTTP__API_KEYS", "0123456789abcdef, fedcba9876543210")],
+        &[("VOICED_HTTP__JWT_SECRET", "0123456789abcdef0123456789abcdef")],
+    ];
+    for guard in guards {
+        let pairs = environment(&[&LIVEKIT, guard].concat());
+        let settings = voiced_config::load(None, pairs).unwrap_or_else(|problems| panic!("{guard:?}: {problems:?}"));
+        assert!(settings.livekit.missing().is_empty());
+    }
+}
+
+#[test]
+fn lists_in_variables_are_comma_separated_or_toml() {
+    for keys in ["0123456789abcdef,fedcba9876543210", "[\"0123456789abcdef\", \"fedcba9876543210\"]"] {
+        let settings = voiced_config::load(None, environment(&[("VOICED_HTTP__API_KEYS", keys)])).unwrap_or_else(|problems| panic!("{problems:?}"));
+        assert_eq!(settings.http.api_keys, ["0123456789abcdef", "fedcba9876543210"], "{keys}");
+    }
+}
+
+#[test]
+fn weak_secrets_and_origins_that_let_anyone_in_are_named() {
+    let file =
+        "[http]\napi_keys = []\njwt_secret = \"short\"\ncors_origins = [\"https://app.example.test/page\"]\n[livekit]\nhear = \"some\"\nagent_name = \"\"\n";
+    let told = problems(file, &[("LIVEKIT_WEBHOOK_API_KEY", "key")]).join("\n");
+    for expected in ["http.jwt_secret", "is not an origin", "livekit.hear", "AGENT_NAME", "LIVEKIT_WEBHOOK_API_SECRET"] {
+        assert!(told.contains(expected), "{expected} is not told in\n{told}");
+    }
+    let told = problems("[http]\ncors_origins = [\"*\"]\n", &[]);
+    assert!(told[0].contains("every web page"), "{told:?}");
+    assert!(problems("", &[("VOICED_HTTP__API_KEYS", "short")])[0].contains("16 characters"));
+}

@@ -6,6 +6,7 @@ mod call;
 mod cli;
 mod demo;
 mod dirs;
+mod http;
 mod inference;
 mod lab;
 mod local;

@@ -1,6 +1,5 @@
 //! `voiced serve`: builds everything from settings, answers HTTP, drains on SIGTERM.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -8,17 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use axum::extract::ws::{Message, WebSocketUpgrade};
-use axum::extract::{ConnectInfo, Path as UrlPath, Request, State};
-use axum::http::{StatusCode, header};
-use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router};
-use serde_json::{Value, json};
+use axum::Router;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use voiced_config::Settings;
@@ -31,6 +22,8 @@ use voiced_twilio::{Secret, TwilioCounters, TwilioSettings};
 
 use crate::agent::Agents;
 use crate::backlog::{self, Backlog};
+use crate::http::rooms::Rooms;
+use crate::http::{self, Status};
 use crate::sessions::{Desk, Sessions};
 use crate::{dirs, inference, notify};
 
@@ -144,21 +137,9 @@ fn sinks(settings: &Settings) -> Result<Vec<Sink>> {
     Ok(sinks)
 }
 
-struct Shared {
-    sessions: Arc<Sessions>,
-    twilio: Arc<TwilioCounters>,
-    api_key: String,
-    phone_number: String,
-}
-
 fn router(settings: &Settings, address: SocketAddr, verify_signatures: bool, sessions: &Arc<Sessions>) -> Result<Router> {
     let twilio_counters = Arc::new(TwilioCounters::default());
-    let shared = Arc::new(Shared {
-        sessions: Arc::clone(sessions),
-        twilio: Arc::clone(&twilio_counters),
-        api_key: settings.server.api_key.clone(),
-        phone_number: settings.twilio.phone_number.clone(),
-    });
+    let status = Arc::new(Status { sessions: Arc::clone(sessions), twilio: Arc::clone(&twilio_counters), phone_number: settings.twilio.phone_number.clone() });
     let public = if settings.server.webhook_url.is_empty() { format!("http://{address}") } else { settings.server.webhook_url.clone() };
     let twilio = TwilioSettings {
         auth_token: secret(&settings.twilio.auth_token),
@@ -171,91 +152,21 @@ fn router(settings: &Settings, address: SocketAddr, verify_signatures: bool, ses
         verify_signatures,
         ..TwilioSettings::new(public.parse().context("server.webhook_url")?)
     };
-    let guarded = Router::new()
-        .route("/sessions", get(list))
-        .route("/sessions/{id}", get(one))
-        .route("/metrics", get(metrics))
-        .route("/events", get(live_events))
-        .layer(middleware::from_fn_with_state(Arc::clone(&shared), guard));
-    let own = guarded.route("/health", get(health)).with_state(shared);
+    let own = http::router(settings, address, rooms(settings), status)?;
     Ok(own.merge(voiced_twilio::router(twilio, Arc::new(Desk(Arc::clone(sessions))), twilio_counters)))
+}
+
+/// The rooms of the configured `LiveKit` server.
+fn rooms(settings: &Settings) -> Option<Arc<dyn Rooms>> {
+    let missing = settings.livekit.missing();
+    if missing.is_empty() {
+        tracing::warn!(url = settings.livekit.url, "this build has no LiveKit transport: rooms are off, calls from Twilio are answered");
+    } else {
+        tracing::info!("LiveKit is not configured (set {}): rooms are off, calls from Twilio are answered", missing.join(", "));
+    }
+    None
 }
 
 fn secret(text: &str) -> Option<Secret> {
     (!text.is_empty()).then(|| Secret::new(text))
-}
-
-/// Callers' words are not for everyone: a key where one is set, else loopback only.
-async fn guard(State(shared): State<Arc<Shared>>, ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request, next: Next) -> Response {
-    let bearer = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| value.strip_prefix("Bearer "));
-    let may = if shared.api_key.is_empty() { peer.ip().is_loopback() } else { bearer.is_some_and(|given| same(given, &shared.api_key)) };
-    if may {
-        return next.run(request).await;
-    }
-    let reason = "give `Authorization: Bearer …` with server.api_key; without such a key only loopback is answered";
-    (StatusCode::UNAUTHORIZED, Json(json!({ "error": { "field": "Authorization", "reason": reason } }))).into_response()
-}
-
-/// Compares in a time that does not tell how much was right.
-fn same(given: &str, key: &str) -> bool {
-    given.len() == key.len() && given.bytes().zip(key.bytes()).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
-}
-
-async fn health(State(shared): State<Arc<Shared>>) -> (StatusCode, Json<Value>) {
-    let sessions = &shared.sessions;
-    let draining = sessions.is_draining();
-    let body = json!({
-        "status": if draining { "draining" } else { "ok" },
-        "version": env!("CARGO_PKG_VERSION"),
-        "calls": sessions.engine.calls(),
-        "callsMax": sessions.engine.limit(),
-        "phoneNumber": shared.phone_number,
-    });
-    (if draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }, Json(body))
-}
-
-async fn list(State(shared): State<Arc<Shared>>) -> Json<Value> {
-    let sessions = shared.sessions.list();
-    let mut by_type: BTreeMap<&str, usize> = BTreeMap::new();
-    for session in &sessions {
-        *by_type.entry(session.r#type).or_default() += 1;
-    }
-    Json(json!({ "total": sessions.len(), "byType": by_type, "sessions": sessions }))
-}
-
-async fn one(State(shared): State<Arc<Shared>>, UrlPath(id): UrlPath<String>) -> Response {
-    match shared.sessions.get(&id) {
-        Some(session) => Json(session).into_response(),
-        None => (StatusCode::NOT_FOUND, Json(json!({ "error": { "field": "sessionId", "reason": "no such session now" } }))).into_response(),
-    }
-}
-
-async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    let backlog = match shared.sessions.outbox.with(|store| store.backlog()).await {
-        Ok(Ok(backlog)) => backlog,
-        Ok(Err(error)) | Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    };
-    let text = shared.sessions.metrics.render(&shared.sessions.engine.meters(), &backlog, &shared.twilio.read());
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
-}
-
-/// Every event as it becomes safe, a JSON text each; a listener that falls behind is told how many it missed.
-async fn live_events(State(shared): State<Arc<Shared>>, upgrade: WebSocketUpgrade) -> Response {
-    let mut events = shared.sessions.outbox.live();
-    upgrade.on_upgrade(move |mut socket| async move {
-        loop {
-            let text = tokio::select! {
-                event = events.recv() => match event {
-                    Ok(event) => serde_json::to_string(&event).unwrap_or_default(),
-                    Err(RecvError::Lagged(missed)) => json!({ "missed": missed }).to_string(),
-                    Err(RecvError::Closed) => return,
-                },
-                // the listener says nothing that matters; this notices that it left
-                heard = socket.recv() => match heard { Some(Ok(_)) => continue, _ => return },
-            };
-            if socket.send(Message::Text(text.into())).await.is_err() {
-                return;
-            }
-        }
-    })
 }

@@ -10,6 +10,7 @@ mod backlog;
 mod crash;
 mod dialogue;
 mod faults;
+mod frontend;
 mod limits;
 mod operator;
 mod rudeness;

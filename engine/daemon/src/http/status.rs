@@ -1,0 +1,113 @@
+//! What the host is doing: its health for everyone, its calls, counts and events for whoever runs it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::ws::{Message, WebSocketUpgrade};
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::json;
+use tokio::sync::broadcast::error::RecvError;
+use utoipa::ToSchema;
+use voiced_twilio::TwilioCounters;
+
+use super::refusal::Refusal;
+use crate::sessions::{Session, Sessions};
+
+/// Whom to ask.
+pub struct Status {
+    pub sessions: Arc<Sessions>,
+    pub twilio: Arc<TwilioCounters>,
+    pub phone_number: String,
+}
+
+/// How the host is.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Health {
+    /// `ok` or `draining`.
+    status: &'static str,
+    version: &'static str,
+    calls: usize,
+    calls_max: usize,
+    phone_number: String,
+}
+
+/// The sessions now.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionList {
+    total: usize,
+    by_type: BTreeMap<&'static str, usize>,
+    #[schema(value_type = Vec<Object>)]
+    sessions: Vec<Session>,
+}
+
+/// 200, or 503 while draining.
+#[utoipa::path(get, path = "/health", tag = "host", responses((status = 200, body = Health), (status = 503, body = Health)))]
+pub async fn health(State(status): State<Arc<Status>>) -> (StatusCode, Json<Health>) {
+    let sessions = &status.sessions;
+    let draining = sessions.is_draining();
+    let health = Health {
+        status: if draining { "draining" } else { "ok" },
+        version: env!("CARGO_PKG_VERSION"),
+        calls: sessions.engine.calls(),
+        calls_max: sessions.engine.limit(),
+        phone_number: status.phone_number.clone(),
+    };
+    (if draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK }, Json(health))
+}
+
+/// The sessions now, of every kind.
+#[utoipa::path(get, path = "/sessions", tag = "host", responses((status = 200, body = SessionList)))]
+pub async fn list(State(status): State<Arc<Status>>) -> Json<SessionList> {
+    let sessions = status.sessions.list();
+    let mut by_type = BTreeMap::new();
+    for session in &sessions {
+        *by_type.entry(session.r#type).or_default() += 1;
+    }
+    Json(SessionList { total: sessions.len(), by_type, sessions })
+}
+
+/// One session, while it lasts.
+#[utoipa::path(get, path = "/sessions/{id}", tag = "host", params(("id" = String, Path)),
+    responses((status = 200, body = Object), (status = 404, description = "no such session now")))]
+pub async fn one(State(status): State<Arc<Status>>, Path(id): Path<String>) -> Result<Json<Session>, Refusal> {
+    status.sessions.get(&id).map(Json).ok_or_else(|| Refusal::unknown("sessionId", "no such session now"))
+}
+
+/// Counts, gauges and histograms for Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = "host", responses((status = 200, body = String, content_type = "text/plain")))]
+pub async fn metrics(State(status): State<Arc<Status>>) -> Response {
+    let backlog = match status.sessions.outbox.with(|store| store.backlog()).await {
+        Ok(Ok(backlog)) => backlog,
+        Ok(Err(error)) | Err(error) => return Refusal::of(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    };
+    let text = status.sessions.metrics.render(&status.sessions.engine.meters(), &backlog, &status.twilio.read());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}
+
+/// WebSocket: every event as it becomes safe, a JSON text each; a listener that falls behind is told how many it missed.
+#[utoipa::path(get, path = "/events", tag = "host", responses((status = 101, description = "events follow")))]
+pub async fn events(State(status): State<Arc<Status>>, upgrade: WebSocketUpgrade) -> Response {
+    let mut events = status.sessions.outbox.live();
+    upgrade.on_upgrade(move |mut socket| async move {
+        loop {
+            let text = tokio::select! {
+                event = events.recv() => match event {
+                    Ok(event) => serde_json::to_string(&event).unwrap_or_default(),
+                    Err(RecvError::Lagged(missed)) => json!({ "missed": missed }).to_string(),
+                    Err(RecvError::Closed) => return,
+                },
+                // the listener says nothing that matters; this notices that it left
+                heard = socket.recv() => match heard { Some(Ok(_)) => continue, _ => return },
+            };
+            if socket.send(Message::Text(text.into())).await.is_err() {
+                return;
+            }
+        }
+    })
+}

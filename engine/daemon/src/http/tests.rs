@@ -1,0 +1,7 @@
+//! The API as a frontend meets it: over HTTP, with a `LiveKit` server in memory behind it.
+
+mod double;
+
+mod people;
+mod telephones;
+mod trust;
