@@ -13,6 +13,7 @@ use voiced_core::frame::{HEARD_LEN, Rate};
 use voiced_core::hear::HearCounters;
 use voiced_core::hear::opus::OpusEar;
 use voiced_core::hear::order::{Next, Order};
+use voiced_core::hear::stretch::{lengthen, shorten};
 use voiced_core::id::TurnId;
 use voiced_core::leg::{ChunkEnd, HeardUntil, LegSettings, SpeechChunk};
 use voiced_core::line::ToLine;
@@ -122,7 +123,7 @@ fn a_burst_after_a_stall_is_caught_up_and_the_target_comes_back() {
 fn clocks_that_drift_apart_do_not_move_the_delay() {
     for ppm in [-200, 200] {
         let network = Network { drift_ppm: ppm, ..Network::STEADY };
-        let heard = hear(&network.carry(&packets(60_000)), 59_000);
+        let heard = hear(&network.carry(&packets(120_000)), 119_000);
         let counters = heard.counters;
         assert!(heard.waiting_ms <= 80, "{ppm} ppm: {} ms", heard.waiting_ms);
         assert!(counters.concealed_frames <= 6 && counters.lost == 0 && counters.dropped_ms == 0, "{ppm} ppm: {counters:?}");
@@ -179,6 +180,23 @@ fn the_order_decides_without_a_decoder() {
     }
     assert_eq!(told, [0, 1, -3, 3, 4, 5]);
     assert_eq!((counters.lost, counters.recovered), (1, 1));
+}
+
+#[test]
+fn a_voice_made_shorter_or_longer_by_its_periods_has_no_seam() {
+    // 125 Hz: 128 samples a period
+    let voice: Vec<f32> = (0..1_200).map(|n| (std::f32::consts::TAU * n as f32 / 128.0).sin()).collect();
+    let alike = |sound: &[f32]| sound.iter().zip(&voice).all(|(a, b)| (a - b).abs() < 0.02);
+    let mut shorter = voice[..640].to_vec();
+    let removed = shorten(&mut shorter);
+    assert_eq!(removed, 128);
+    assert!(alike(&shorter[..640 - removed]));
+    let mut longer = voice[..640].to_vec();
+    longer.resize(900, 0.0);
+    let added = lengthen(&mut longer, 640);
+    assert_eq!(added, 128);
+    assert!(alike(&longer[..640 + added]));
+    assert_eq!((shorten(&mut longer[..100]), lengthen(&mut longer, 900)), (0, 0), "too little sound, or room");
 }
 
 proptest::proptest! {

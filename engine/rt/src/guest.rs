@@ -144,6 +144,8 @@ impl Guests {
 
     /// Says who hears a guest.
     pub(crate) fn route(&mut self, id: GuestId, to_caller: bool, to_agent: bool) {
+        // a guest is there before what is said of him, but may have come since the last look
+        self.admit();
         for guest in self.here.iter_mut().flatten().filter(|guest| guest.id == id) {
             (guest.to_caller, guest.to_agent) = (to_caller, to_agent);
         }
@@ -151,6 +153,7 @@ impl Guests {
 
     /// A guest is gone.
     pub(crate) fn leave(&mut self, id: GuestId) {
+        self.admit();
         for place in self.here.iter_mut().filter(|place| place.as_ref().is_some_and(|guest| guest.id == id)) {
             Self::let_go(&mut self.going, place);
         }
