@@ -7,8 +7,9 @@ VOICED := target/release/voiced
 
 .PHONY: demo test bench run build lint doc loom deps tools tools-browser weights
 
-demo: weights
-	$(VOICED) demo
+# ROOM=1: the same dialogue in a LiveKit room.
+demo: weights $(if $(ROOM),tools)
+	$(VOICED) demo $(if $(ROOM),--room)
 
 run: weights
 	$(VOICED) serve

@@ -99,17 +99,19 @@ impl Agents {
 
     fn leg(&self, profile: &Profile, rate: Rate) -> LegSettings {
         let turn = &self.settings.turn;
+        let usual = LegSettings::new(rate);
         LegSettings {
             vad_enabled: profile.vad_enabled,
             turn_detection_enabled: profile.turn_detection_enabled,
             denoise_enabled: profile.noise_cancellation_enabled && profile.noise_cancellation_type != "none",
             interruptible: turn.interruptible,
-            lead_ms: turn.lead_ms,
+            // a room plays what it is sent as it comes: there is nothing to keep ahead
+            lead_ms: if rate == Rate::Hz8000 { turn.lead_ms } else { usual.lead_ms },
             endpoint_ms_min: turn.endpoint_ms_min,
             endpoint_ms_max: turn.endpoint_ms_max,
             hold_ms: turn.hold_ms,
             silence_ms: turn.silence_ms,
-            ..LegSettings::new(rate)
+            ..usual
         }
     }
 }

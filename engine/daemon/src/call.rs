@@ -5,20 +5,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::sync::{broadcast, mpsc, watch};
+use rtrb::Consumer;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Duration, MissedTickBehavior, interval, sleep};
 use voiced_core::conversation::{Action, Conversation, Input, TurnTiming};
 use voiced_core::event::{CallEvent, CallEventKind, EventSpeaker};
-use voiced_core::id::TurnId;
+use voiced_core::id::{GuestId, TurnId};
 use voiced_core::leg::{Command, LegEvent};
 use voiced_core::line::{FromLine, Gone, ToLine};
 use voiced_core::model::SttEvent;
-use voiced_core::packet::Packet;
+use voiced_core::packet::{Codec, Packet};
 use voiced_core::time::MediaTime;
 use voiced_events::deliver::unix_ms;
 use voiced_events::outbox::Outbox;
 use voiced_models_remote::stt::{SttInput, SttSession};
-use voiced_rt::CallPort;
+use voiced_rt::{CallPort, GuestPort};
 
 use crate::agent::{Agent, SttFeed};
 use crate::metrics::Metrics;
@@ -76,6 +77,16 @@ pub enum Request {
     Tell(Input),
     /// Show the call's sound.
     Tap(Tap),
+    /// Let somebody else into the call.
+    Guest {
+        codec: Codec,
+        to_caller: bool,
+        to_agent: bool,
+        /// Where the guest's packets are to go; dropped when there is no room.
+        joined: oneshot::Sender<GuestPort>,
+    },
+    /// A guest leaves.
+    GuestLeft(GuestId),
 }
 
 /// Who a call is, and what it shares with the daemon.
@@ -118,6 +129,7 @@ pub async fn run(context: CallContext, line: Line, port: CallPort, requests: Opt
         stuck_since: None,
         left_over: false,
         taps: Vec::new(),
+        next_guest: 0,
         context,
     };
     call.report(CallEventKind::CallInitiated { metadata: call.context.metadata.clone(), started_at_unix_ms: unix_ms() }).await;
@@ -186,6 +198,7 @@ struct Call {
     /// Something waits for room.
     left_over: bool,
     taps: Vec<Tap>,
+    next_guest: u32,
     context: CallContext,
 }
 
@@ -216,6 +229,17 @@ impl Call {
         match request {
             Request::Tell(input) => self.apply(input).await,
             Request::Tap(tap) if self.taps.len() < TAPS_MAX => self.taps.push(tap),
+            Request::Guest { codec, to_caller, to_agent, joined } => {
+                let id = GuestId(self.next_guest);
+                self.next_guest = self.next_guest.wrapping_add(1);
+                match self.port.join(id, codec) {
+                    // who has stopped waiting leaves by dropping the port
+                    Ok(port) => drop(joined.send(port)),
+                    Err(error) => return tracing::warn!(session = self.context.session_id, %error, "a guest is not heard"),
+                }
+                self.command(Command::Guest { id, to_caller, to_agent });
+            }
+            Request::GuestLeft(id) => self.command(Command::GuestLeft(id)),
             Request::Tap(_) => tracing::warn!(session = self.context.session_id, "the call's sound is shown to too many already"),
         }
     }
@@ -261,6 +285,9 @@ impl Call {
             }
         }
         self.feed_in_messages();
+        while let Some(Ok(packet)) = self.port.agent.as_mut().map(Consumer::pop) {
+            self.tap(Side::Agent, &packet);
+        }
         self.left_over = false;
         while let Ok(item) = self.port.outgoing.peek().copied() {
             match self.to.try_send(item) {
@@ -275,6 +302,10 @@ impl Call {
                 Err(mpsc::error::TrySendError::Closed(_)) => {}
             }
             let _ = self.port.outgoing.pop();
+            // a room's line is the agent alone already, in real time
+            if let (ToLine::Audio(packet), None) = (&item, &self.port.agent) {
+                self.tap(Side::Agent, packet);
+            }
         }
     }
 

@@ -1,8 +1,10 @@
 //! `voiced demo`: the daemon and a phone on loopback, offline models, no keys. A caller speaks with the repairs line,
 //! interrupts it once, and what happened is shown as it happens; then the latencies, the events as a receiver got them,
-//! and the recording.
+//! and the recording. With `--room` the caller is no phone but a person in a LiveKit room, see [`room`].
 
-use std::path::PathBuf;
+mod room;
+
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,7 +18,7 @@ use voiced_core::leg::LegEvent;
 use voiced_core::model::SttEvent;
 use voiced_core::resample::Resampler;
 use voiced_lab::ema::EmaReceiver;
-use voiced_lab::phone::{CallReport, CallScript, Phone, PhoneEvent, PhoneSettings, Step};
+use voiced_lab::phone::{BargeInReport, CallScript, Phone, PhoneEvent, PhoneSettings, Step};
 use voiced_models_local::tts::Piper;
 
 use crate::call::Observed;
@@ -44,6 +46,9 @@ pub struct DemoArgs {
     /// Folder of the recording and the event store; default: one in the system's folder for temporary files.
     #[arg(long)]
     out: Option<PathBuf>,
+    /// In a LiveKit room, on a server of its own, instead of on the phone; needs `make tools`.
+    #[arg(long)]
+    room: bool,
 }
 
 /// Runs the demo; fails when the dialogue did not happen.
@@ -51,6 +56,7 @@ pub async fn run(mut settings: Settings, args: DemoArgs) -> Result<ExitCode> {
     let out = args.out.clone().unwrap_or_else(|| std::env::temp_dir().join(format!("voiced-demo-{}", std::process::id())));
     std::fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
     println!("voiced demo: a caller, the repairs line, all on this machine\n");
+    let venue = if args.room { Some(room::Venue::open(&mut settings).await?) } else { None };
     let lines = caller_lines(&settings).await?;
     let ema = EmaReceiver::start(None).await?;
     "127.0.0.1".clone_into(&mut settings.server.bind);
@@ -69,6 +75,32 @@ pub async fn run(mut settings: Settings, args: DemoArgs) -> Result<ExitCode> {
 
     let timeline = Arc::new(Timeline { begun: Mutex::new(Instant::now()) });
     let watcher = tokio::spawn(watch(daemon.sessions.observe(), Arc::clone(&timeline)));
+    let called = match &venue {
+        Some(venue) => venue.call(&daemon, &lines, &out, &timeline).await?,
+        None => phone_call(&daemon, lines, &out, &timeline).await?,
+    };
+    let events = all_events(&ema).await;
+    daemon.stop().await;
+    watcher.abort();
+
+    let outcome = outcome(&called, &events);
+    show(&outcome, &called.recording);
+    if let Some(file) = &args.json {
+        std::fs::write(file, serde_json::to_vec_pretty(&outcome)?).with_context(|| file.display().to_string())?;
+    }
+    Ok(verdict(&outcome))
+}
+
+/// What the caller's side measured.
+struct Called {
+    /// For each thing the caller said, how long the answer took, in ms.
+    response_ms: Vec<Option<u64>>,
+    /// The interruptions, in the form of `--json`.
+    barge_ins: Vec<Value>,
+    recording: PathBuf,
+}
+
+async fn phone_call(daemon: &Daemon, lines: Vec<Vec<i16>>, out: &Path, timeline: &Timeline) -> Result<Called> {
     let phone = Phone::new(PhoneSettings {
         base_url: format!("http://{}", daemon.address).parse()?,
         auth_token: "demo".into(),
@@ -79,18 +111,14 @@ pub async fn run(mut settings: Settings, args: DemoArgs) -> Result<ExitCode> {
     });
     let observer = |at_ms: u64, event: PhoneEvent<'_>| timeline.phone(at_ms, event);
     let report = phone.call(script(lines), &observer).await?;
-    let events = all_events(&ema).await;
-    daemon.stop().await;
-    watcher.abort();
-
     let recording = out.join("call.wav");
     report.recording.write_wav(&recording).with_context(|| recording.display().to_string())?;
-    let outcome = outcome(&report, &events, &recording);
-    show(&outcome, &recording);
-    if let Some(file) = &args.json {
-        std::fs::write(file, serde_json::to_vec_pretty(&outcome)?).with_context(|| file.display().to_string())?;
-    }
-    Ok(verdict(&outcome))
+    let cut = |cut: &BargeInReport| json!({ "caller": cut.label, "clear_ms": cut.clear_ms, "quiet_ms": cut.stopped_ms });
+    Ok(Called {
+        response_ms: report.utterances.iter().map(|utterance| utterance.response_ms).collect(),
+        barge_ins: report.barge_ins.iter().map(cut).collect(),
+        recording,
+    })
 }
 
 /// The caller's voice: the same local voice, so that no recording is shipped.
@@ -141,21 +169,19 @@ async fn all_events(ema: &EmaReceiver) -> Vec<Value> {
 }
 
 /// What happened, in the form of `--json`: each of the caller's utterances with the agent's answer to it.
-fn outcome(report: &CallReport, events: &[Value], recording: &std::path::Path) -> Value {
+fn outcome(called: &Called, events: &[Value]) -> Value {
     let utterances: Vec<&Value> = events.iter().filter(|event| event["event_type"] == "utterance").map(|event| &event["data"]).collect();
-    let mut times = report.utterances.iter().map(|utterance| utterance.response_ms);
+    let mut times = called.response_ms.iter().copied();
     let mut turns = Vec::new();
     for (index, said) in utterances.iter().enumerate().filter(|(_, said)| said["speaker"] == "tenant") {
         let answer = utterances.get(index + 1).filter(|next| next["speaker"] == "agent");
         let (agent, stage) = answer.map_or((&Value::Null, &said["stage"]), |answer| (&answer["text"], &answer["stage"]));
         turns.push(json!({ "caller": said["text"], "agent": agent, "stage": stage, "response_ms": times.next().flatten() }));
     }
-    let barge_ins: Vec<Value> =
-        report.barge_ins.iter().map(|cut| json!({ "caller": cut.label, "clear_ms": cut.clear_ms, "quiet_ms": cut.stopped_ms })).collect();
-    json!({ "turns": turns, "barge_ins": barge_ins, "events": events, "recording": recording })
+    json!({ "turns": turns, "barge_ins": called.barge_ins, "events": events, "recording": called.recording })
 }
 
-fn show(outcome: &Value, recording: &std::path::Path) {
+fn show(outcome: &Value, recording: &Path) {
     let text = |value: &Value| value.as_str().unwrap_or("(nothing)").to_owned();
     let ms = |value: &Value| value.as_u64().map_or_else(|| "–".to_owned(), |ms| format!("{ms} ms"));
     println!("\nresponse, from the caller's last sound to the agent's first, measured on the recording");
@@ -175,7 +201,7 @@ fn show(outcome: &Value, recording: &std::path::Path) {
 /// The dialogue happened: at least three answered turns, one interruption, and the whole story at the receiver.
 fn verdict(outcome: &Value) -> ExitCode {
     let answered = outcome["turns"].as_array().into_iter().flatten().filter(|turn| turn["agent"].is_string() && turn["response_ms"].is_u64()).count();
-    let barge_ins = outcome["barge_ins"].as_array().into_iter().flatten().filter(|cut| cut["clear_ms"].is_u64()).count();
+    let barge_ins = outcome["barge_ins"].as_array().into_iter().flatten().filter(|cut| cut["quiet_ms"].is_u64()).count();
     let ended = outcome["events"].as_array().into_iter().flatten().any(|event| event["event_type"] == "call_ended");
     if answered >= 3 && barge_ins >= 1 && ended {
         return ExitCode::SUCCESS;

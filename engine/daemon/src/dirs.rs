@@ -2,12 +2,17 @@
 
 use std::path::PathBuf;
 
-use voiced_config::Storage;
+use voiced_config::{Settings, Storage};
 use voiced_models_local::weights::Weights;
 
 /// The folder of the event store.
 pub fn state(storage: &Storage) -> PathBuf {
     named(&storage.state_dir).or_else(|| from_environment("STATE_DIRECTORY")).unwrap_or_else(|| home().join(".local/state/voiced"))
+}
+
+/// Where recordings go.
+pub fn recordings(settings: &Settings) -> PathBuf {
+    named(&settings.livekit.recording_dir).unwrap_or_else(|| state(&settings.storage).join("recordings"))
 }
 
 /// The weights.

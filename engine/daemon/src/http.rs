@@ -1,6 +1,6 @@
-//! The HTTP API: sessions and rooms for a frontend, telephone callers that `LiveKit` tells of, and the state of the host.
+//! The HTTP API: sessions and rooms for a frontend, telephone callers that LiveKit tells of, and the state of the host.
 //! A request passes the limit of its body, CORS, then the guard of its kind (`access`), and reaches a handler that checks
-//! each field by name before anything costs money. Behind the handlers stands the trait `rooms::Rooms`; without `LiveKit`
+//! each field by name before anything costs money. Behind the handlers stands the trait `rooms::Rooms`; without LiveKit
 //! its routes answer 503 and say what to set, and everything else runs.
 
 mod access;

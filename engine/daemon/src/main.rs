@@ -3,6 +3,7 @@
 mod agent;
 mod backlog;
 mod call;
+mod captions;
 mod cli;
 mod demo;
 mod dirs;
@@ -13,7 +14,9 @@ mod local;
 mod metrics;
 mod notify;
 mod providers;
+mod recording;
 mod replies;
+mod rooms;
 mod serve;
 mod sessions;
 

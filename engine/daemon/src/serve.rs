@@ -2,9 +2,9 @@
 
 use std::fs::File;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use axum::Router;
@@ -17,6 +17,7 @@ use voiced_core::frame::Rate;
 use voiced_events::deliver::{self, Backoff, DeliveryCounters, unix_ms};
 use voiced_events::outbox::{Outbox, OutboxError, Store};
 use voiced_events::sinks::{Sink, ema::Ema, file::JsonLines};
+use voiced_livekit::worker::Worker;
 use voiced_rt::Engine;
 use voiced_twilio::{Secret, TwilioCounters, TwilioSettings};
 
@@ -24,8 +25,9 @@ use crate::agent::Agents;
 use crate::backlog::{self, Backlog};
 use crate::http::rooms::Rooms;
 use crate::http::{self, Status};
+use crate::rooms::RoomHost;
 use crate::sessions::{Desk, Sessions};
-use crate::{dirs, inference, notify};
+use crate::{dirs, inference, notify, recording};
 
 /// How long calls may go on after SIGTERM; systemd's `TimeoutStopSec` is a little longer.
 const DRAIN: Duration = Duration::from_mins(5);
@@ -36,6 +38,8 @@ const GOODBYE: Duration = Duration::from_secs(10);
 pub struct Daemon {
     pub address: SocketAddr,
     pub sessions: Arc<Sessions>,
+    pub rooms: Option<Arc<RoomHost>>,
+    worker: Option<Worker>,
     stop_events: watch::Sender<bool>,
     deliveries: Vec<JoinHandle<Result<(), OutboxError>>>,
     /// Locked.
@@ -52,7 +56,7 @@ pub async fn until_stopped(settings: Settings) -> Result<()> {
     tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
     notify::stopping();
     tracing::info!(calls = daemon.sessions.list().len(), "draining: no new calls; a second signal ends the present ones");
-    daemon.sessions.drain();
+    daemon.drain();
     tokio::select! {
         () = daemon.sessions.all_ended() => {}
         () = tokio::time::sleep(DRAIN) => {}
@@ -82,10 +86,20 @@ impl Daemon {
             .await
             .with_context(|| format!("cannot listen on {}:{} (server.bind, PORT)", settings.server.bind, settings.server.port))?;
         let address = listener.local_addr()?;
-        let router = router(&settings, address, verify_signatures, &sessions)?;
+        let rooms = rooms(&settings, &sessions)?;
+        let router = router(&settings, address, verify_signatures, &sessions, rooms.as_ref())?;
         let http = tokio::spawn(async move { axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>()).await });
         tracing::info!(%address, stt = settings.agent.stt, llm = settings.agent.llm, tts = settings.agent.tts, calls_max = sessions.engine.limit(), "serving");
-        Ok(Self { address, sessions, stop_events, deliveries, _state: state, http })
+        let worker = rooms.as_ref().map(RoomHost::work);
+        Ok(Self { address, sessions, rooms, worker, stop_events, deliveries, _state: state, http })
+    }
+
+    /// No new calls from now on.
+    pub fn drain(&self) {
+        self.sessions.drain();
+        if let Some(worker) = &self.worker {
+            worker.stop_taking();
+        }
     }
 
     /// Ends calls, delivers what can be delivered, stops.
@@ -137,7 +151,7 @@ fn sinks(settings: &Settings) -> Result<Vec<Sink>> {
     Ok(sinks)
 }
 
-fn router(settings: &Settings, address: SocketAddr, verify_signatures: bool, sessions: &Arc<Sessions>) -> Result<Router> {
+fn router(settings: &Settings, address: SocketAddr, verify_signatures: bool, sessions: &Arc<Sessions>, rooms: Option<&Arc<RoomHost>>) -> Result<Router> {
     let twilio_counters = Arc::new(TwilioCounters::default());
     let status = Arc::new(Status { sessions: Arc::clone(sessions), twilio: Arc::clone(&twilio_counters), phone_number: settings.twilio.phone_number.clone() });
     let public = if settings.server.webhook_url.is_empty() { format!("http://{address}") } else { settings.server.webhook_url.clone() };
@@ -152,19 +166,35 @@ fn router(settings: &Settings, address: SocketAddr, verify_signatures: bool, ses
         verify_signatures,
         ..TwilioSettings::new(public.parse().context("server.webhook_url")?)
     };
-    let own = http::router(settings, address, rooms(settings), status)?;
-    Ok(own.merge(voiced_twilio::router(twilio, Arc::new(Desk(Arc::clone(sessions))), twilio_counters)))
+    let own = http::router(settings, address, rooms.map(|rooms| Arc::clone(rooms) as Arc<dyn Rooms>), status)?;
+    Ok(own.merge(voiced_twilio::router(twilio, Arc::new(Desk { sessions: Arc::clone(sessions), rooms: rooms.cloned() }), twilio_counters)))
 }
 
-/// The rooms of the configured `LiveKit` server.
-fn rooms(settings: &Settings) -> Option<Arc<dyn Rooms>> {
+/// The rooms of the configured LiveKit server.
+fn rooms(settings: &Settings, sessions: &Arc<Sessions>) -> Result<Option<Arc<RoomHost>>> {
     let missing = settings.livekit.missing();
-    if missing.is_empty() {
-        tracing::warn!(url = settings.livekit.url, "this build has no LiveKit transport: rooms are off, calls from Twilio are answered");
-    } else {
+    if !missing.is_empty() {
         tracing::info!("LiveKit is not configured (set {}): rooms are off, calls from Twilio are answered", missing.join(", "));
+        return Ok(None);
     }
-    None
+    let recordings = dirs::recordings(settings);
+    let age = Duration::from_secs(u64::from(settings.livekit.recording_retention_days) * 24 * 3_600);
+    if !age.is_zero() {
+        tokio::spawn(expire(recordings.clone(), age));
+    }
+    RoomHost::new(&settings.livekit, sessions, recordings).map(Some)
+}
+
+/// Deletes recordings that are old enough, now and then every hour.
+async fn expire(folder: PathBuf, age: Duration) {
+    loop {
+        let there = folder.clone();
+        match tokio::task::spawn_blocking(move || recording::expire(&there, age, SystemTime::now())).await {
+            Ok(0) | Err(_) => {}
+            Ok(deleted) => tracing::info!(deleted, "old recordings deleted"),
+        }
+        tokio::time::sleep(Duration::from_hours(1)).await;
+    }
 }
 
 fn secret(text: &str) -> Option<Secret> {

@@ -8,6 +8,7 @@ use serde::Serialize;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use voiced_core::frame::Rate;
+use voiced_core::leg::LegSettings;
 use voiced_core::line::Gone;
 use voiced_events::deliver::unix_ms;
 use voiced_events::outbox::Outbox;
@@ -18,6 +19,7 @@ use crate::agent::{Agent, Agents, SttFeed};
 use crate::backlog::Backlog;
 use crate::call::{self, CallContext, Line, Observed, Request};
 use crate::metrics::Metrics;
+use crate::rooms::RoomHost;
 
 /// What a slow watcher of calls may fall behind, in observations.
 const OBSERVED_MAX: usize = 4_096;
@@ -49,6 +51,8 @@ pub struct NewCall {
     pub watcher: Option<mpsc::Sender<Observed>>,
     /// What the transport asks of the call besides its line.
     pub requests: Option<mpsc::Receiver<Request>>,
+    /// The agent's sound is wanted without the guests'.
+    pub agent_alone: bool,
 }
 
 struct Live {
@@ -136,9 +140,9 @@ impl Sessions {
 
     /// Gives a call its place and its task, which lives until the call's last event is on disk.
     pub fn take(self: &Arc<Self>, call: NewCall, line: Line) -> anyhow::Result<JoinHandle<()>> {
-        let NewCall { session, call_sid, metadata, agent, watcher, requests } = call;
+        let NewCall { session, call_sid, metadata, agent, watcher, requests, agent_alone } = call;
         let session_id = session.id.clone();
-        let port = self.place(&session_id, &agent).inspect_err(|error| {
+        let port = self.place(&session_id, &agent, agent_alone).inspect_err(|error| {
             tracing::warn!(session = session_id, %error, "call refused");
             self.metrics.calls_refused.add(1);
         })?;
@@ -165,10 +169,10 @@ impl Sessions {
         }))
     }
 
-    fn place(&self, session_id: &str, agent: &Agent) -> anyhow::Result<CallPort> {
+    fn place(&self, session_id: &str, agent: &Agent, agent_alone: bool) -> anyhow::Result<CallPort> {
         ensure!(!self.is_draining(), "this host is draining");
         ensure!(!self.live().contains_key(session_id), "the session of this name is still being ended");
-        Ok(self.engine.admit(PortSettings { leg: agent.leg, ear: agent.feed != SttFeed::Line })?)
+        Ok(self.engine.admit(PortSettings { leg: LegSettings { agent_alone, ..agent.leg }, ear: agent.feed != SttFeed::Line })?)
     }
 
     /// Ends a call whose line was lost elsewhere.
@@ -183,16 +187,19 @@ impl Sessions {
     }
 }
 
-/// Sessions as Twilio sees them.
-pub struct Desk(pub Arc<Sessions>);
+/// Sessions as Twilio sees them, and the rooms into which calls are bridged.
+pub struct Desk {
+    pub sessions: Arc<Sessions>,
+    pub rooms: Option<Arc<RoomHost>>,
+}
 
 impl Switchboard for Desk {
     fn may_admit(&self) -> bool {
-        self.0.may_admit()
+        self.sessions.may_admit()
     }
 
     fn connected(&self, incoming: IncomingCall, line: LineIo) -> Result<(), Refused> {
-        let sessions = &self.0;
+        let sessions = &self.sessions;
         let agent = sessions.agents.agent(sessions.agents.profile(), Rate::Hz8000).map_err(|error| {
             tracing::error!(call_sid = incoming.call_sid, error = format!("{error:#}"), "call refused: its agent cannot be made");
             Refused
@@ -204,13 +211,17 @@ impl Switchboard for Desk {
             to: incoming.to.clone(),
             started_at_unix_ms: unix_ms(),
         };
-        let call = NewCall { session, call_sid: Some(incoming.call_sid.clone()), metadata: metadata(&incoming), agent, watcher: None, requests: None };
+        let (metadata, call_sid) = (metadata(&incoming), Some(incoming.call_sid.clone()));
+        let bridge = self.rooms.as_ref().and_then(|rooms| rooms.bridge(&incoming));
+        let agent_alone = bridge.is_some();
+        let (watcher, requests) = bridge.unzip();
+        let call = NewCall { session, call_sid, metadata, agent, watcher, requests, agent_alone };
         sessions.take(call, Line { from: line.from, to: line.to }).map(drop).map_err(|_| Refused)
     }
 
     fn status(&self, call_sid: &str, status: &str) {
         if matches!(status, "completed" | "busy" | "failed" | "no-answer" | "canceled") {
-            self.0.end(&format!("phone-{call_sid}"), Gone::HungUp);
+            self.sessions.end(&format!("phone-{call_sid}"), Gone::HungUp);
         }
     }
 }

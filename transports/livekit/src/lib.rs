@@ -1,9 +1,9 @@
-//! `LiveKit`: a participant in rooms, and the server's side of them.
+//! LiveKit: a participant in rooms, and the server's side of them.
 //!
 //! [`LiveKit::join`] signs in to a room and returns a [`Room`] and its [`RoomEvent`]s. Signalling and data run on one
 //! tokio task per room (`room`); sound and its connections run on a few media threads for all rooms (`media`).
 //!
-//! The server's side: [`worker`] takes the jobs that a `LiveKit` server dispatches, [`job`] reads what they ask for, [`token`]
+//! The server's side: [`worker`] takes the jobs that a LiveKit server dispatches, [`job`] reads what they ask for, [`token`]
 //! lets participants in, [`webhook`] hears what happens in rooms and [`api`] changes it.
 
 pub mod api;

@@ -1,4 +1,4 @@
-//! The agent worker: `LiveKit` sends us rooms that want an agent.
+//! The agent worker: LiveKit sends us rooms that want an agent.
 //!
 //! A worker keeps one socket to the server's `/agent`. It registers under the agent's name, tells its load every 2.5 s, is
 //! asked whether it would take a job, and is then given the job with a token for its room. [`machine`] holds what is said

@@ -1,4 +1,4 @@
-//! The telephone calls that `LiveKit` has told of: kept in memory, the oldest forgotten first, for whoever debugs a line.
+//! The telephone calls that LiveKit has told of: kept in memory, the oldest forgotten first, for whoever debugs a line.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};

@@ -1,4 +1,4 @@
-//! What the API asks of `LiveKit`, in its own words: the server's API, tokens and webhooks stand behind this one trait, and
+//! What the API asks of LiveKit, in its own words: the server's API, tokens and webhooks stand behind this one trait, and
 //! a double of it in the tests. Every call is bounded in time by whoever asks.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::refusal::Refusal;
 
-/// The rooms of one `LiveKit` server, and our agent in them.
+/// The rooms of one LiveKit server, and our agent in them.
 #[async_trait]
 pub trait Rooms: Send + Sync + 'static {
     /// Where clients connect.
@@ -64,7 +64,6 @@ pub enum Grants {
 
 /// Whether the agent had to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(test), expect(dead_code, reason = "made by LiveKit's implementation"))]
 pub enum Dispatched {
     Now,
     /// It had been.
@@ -82,7 +81,6 @@ pub struct Participant {
 
 /// What someone in a room is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(test), expect(dead_code, reason = "made by LiveKit's implementation"))]
 pub enum Kind {
     /// A person with an app.
     Standard,
@@ -107,6 +105,19 @@ pub enum SupervisorMode {
     Takeover,
 }
 
+impl SupervisorMode {
+    /// The mode of this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "listen" => Self::Listen,
+            "whisper" => Self::Whisper,
+            "barge" => Self::Barge,
+            "takeover" => Self::Takeover,
+            _ => return None,
+        })
+    }
+}
+
 /// What a webhook tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebhookEvent {
@@ -118,7 +129,6 @@ pub struct WebhookEvent {
 
 /// What has happened in a room.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(not(test), expect(dead_code, reason = "made by LiveKit's implementation"))]
 pub enum Happened {
     Joined(Participant),
     Left(Participant),
@@ -129,7 +139,6 @@ pub enum Happened {
 
 /// Why the server did not do it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(not(test), expect(dead_code, reason = "made by LiveKit's implementation"))]
 pub enum RoomsError {
     /// No such room.
     NotFound,

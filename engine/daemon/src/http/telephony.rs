@@ -1,4 +1,4 @@
-//! Telephone callers in rooms. `LiveKit` tells by webhook who comes and goes: it is answered at once, and the work comes
+//! Telephone callers in rooms. LiveKit tells by webhook who comes and goes: it is answered at once, and the work comes
 //! after. A telephone that joins gets the agent; whether webhooks repeat or race, once per room. What is to be done at a
 //! time is bounded: beyond that a webhook is answered 503, and the server sends it again.
 
@@ -24,7 +24,7 @@ const TRIES_MAX: u32 = 4;
 /// Pause before the second try; each later one is four times as long: 0.25, 1 and 4 s.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// What `LiveKit` has to tell; believed by the signature in `Authorization`.
+/// What LiveKit has to tell; believed by the signature in `Authorization`.
 #[utoipa::path(post, path = "/telephony/livekit-webhook", tag = "telephony",
     request_body(content = String, content_type = "application/webhook+json"),
     responses((status = 200, description = "taken"), (status = 401, description = "not LiveKit's"), (status = 503, description = "too many at once: send it again")))]

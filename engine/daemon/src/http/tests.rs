@@ -1,4 +1,4 @@
-//! The API as a frontend meets it: over HTTP, with a `LiveKit` server in memory behind it.
+//! The API as a frontend meets it: over HTTP, with a LiveKit server in memory behind it.
 
 mod double;
 

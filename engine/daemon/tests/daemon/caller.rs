@@ -47,7 +47,7 @@ struct Voice {
 }
 
 /// A line at 8 kHz, made once.
-fn spoken(text: &'static str) -> Vec<i16> {
+pub fn spoken(text: &'static str) -> Vec<i16> {
     static VOICE: Mutex<Voice> = Mutex::new(Voice { piper: None, lines: BTreeMap::new() });
     let mut voice = VOICE.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(line) = voice.lines.get(text) {

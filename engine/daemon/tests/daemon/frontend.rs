@@ -1,4 +1,4 @@
-//! What a frontend meets at a daemon without `LiveKit`, and what its operator is told.
+//! What a frontend meets at a daemon without LiveKit, and what its operator is told.
 
 use serde_json::{Value, json};
 use voiced_lab::providers::Script;

@@ -5,14 +5,17 @@ mod caller;
 mod host;
 mod story;
 mod stranger;
+mod venue;
 
 mod backlog;
+mod bridge;
 mod crash;
 mod dialogue;
 mod faults;
 mod frontend;
 mod limits;
 mod operator;
+mod rooms;
 mod rudeness;
 mod trust;
 

@@ -16,12 +16,19 @@ pub struct Story {
 /// Waits until the receiver has taken the call's end, and checks what holds for every call: each event once per key, in
 /// order, turns counted from 0, the end last.
 pub async fn of(host: &Host, call_sid: &str) -> Story {
-    until(&format!("the end of {call_sid} at the receiver"), async || taken(host, call_sid).iter().any(|event| event.body["event_type"] == "call_ended")).await;
+    let story = of_session(host, &format!("phone-{call_sid}")).await;
+    assert!(story.events.iter().all(|event| event["call_sid"] == call_sid), "{:#?}", story.events);
+    story
+}
+
+/// The same, by the session's name.
+pub async fn of_session(host: &Host, session: &str) -> Story {
+    let events_of = || taken_of(host, session);
+    until(&format!("the end of {session} at the receiver"), async || events_of().iter().any(|event| event.body["event_type"] == "call_ended")).await;
     let mut by_key: BTreeMap<String, Value> = BTreeMap::new();
     let mut events = Vec::new();
-    for received in taken(host, call_sid) {
+    for received in events_of() {
         assert_eq!(received.secret.as_deref(), Some(EMA_SECRET));
-        assert_eq!(received.body["call_sid"], call_sid);
         let key = received.idempotency_key.expect("a key");
         if let Some(before) = by_key.get(&key) {
             assert_eq!(*before, received.body, "two events under the key {key}");
@@ -42,8 +49,11 @@ pub async fn of(host: &Host, call_sid: &str) -> Story {
 
 /// What the receiver took of a call so far, in the order of arrival.
 pub fn taken(host: &Host, call_sid: &str) -> Vec<Received> {
-    let session = format!("phone-{call_sid}");
-    host.ema.received().into_iter().filter(|received| received.accepted && received.body["session_id"] == session.as_str()).collect()
+    taken_of(host, &format!("phone-{call_sid}"))
+}
+
+fn taken_of(host: &Host, session: &str) -> Vec<Received> {
+    host.ema.received().into_iter().filter(|received| received.accepted && received.body["session_id"] == session).collect()
 }
 
 impl Story {

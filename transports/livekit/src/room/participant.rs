@@ -65,6 +65,13 @@ pub struct RemoteTrack {
     pub audio: bool,
 }
 
+impl TrackSource {
+    /// Somebody's voice, or what may be one.
+    pub const fn is_voice(self) -> bool {
+        matches!(self, Self::Unknown | Self::Microphone)
+    }
+}
+
 /// Where a track's sound or picture comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum TrackSource {

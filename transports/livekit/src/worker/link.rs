@@ -155,7 +155,7 @@ impl Link {
 pub(super) enum LinkError {
     /// 401: the token was not believed.
     KeyRefused { server: String },
-    /// Something answers, but not as a `LiveKit` server does.
+    /// Something answers, but not as a LiveKit server does.
     NotLiveKit { server: String, status: u16 },
     /// No token could be made.
     NoToken(String),

@@ -29,7 +29,7 @@ use url::Url;
 const STATUS_EVERY: Duration = Duration::from_millis(2_500);
 /// Longest wait for the answer to our registration: the server gives us as long.
 const REGISTER_WAIT: Duration = Duration::from_secs(10);
-/// Longest wait for the assignment of a job that we said yes to, as in `LiveKit`'s own SDKs.
+/// Longest wait for the assignment of a job that we said yes to, as in LiveKit's own SDKs.
 const ASSIGNMENT_WAIT: Duration = Duration::from_millis(7_500);
 /// How often the socket is tested.
 const PING_EVERY: Duration = Duration::from_secs(10);
@@ -316,7 +316,7 @@ impl Machine {
     }
 }
 
-/// Who we are in a job's room, as `LiveKit`'s own SDKs name it.
+/// Who we are in a job's room, as LiveKit's own SDKs name it.
 fn identity(job_id: &str) -> String {
     format!("agent-{job_id}")
 }

@@ -1,0 +1,215 @@
+//! This host's part in LiveKit rooms: the jobs that the server sends it, the rooms that frontends ask for, and the rooms
+//! into which phone calls are bridged.
+//!
+//! [`RoomHost`] holds what they share. [`call`] is one call in a room, [`profile`] what its job wishes, [`linked`] whom it
+//! hears, [`show`] what is seen of it. [`bridge`] is a phone call's room, [`whisper`] what a supervisor tells the agent there.
+//! [`api`] answers the HTTP side.
+
+mod api;
+mod bridge;
+mod call;
+mod linked;
+mod profile;
+mod show;
+mod whisper;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result};
+use tokio::sync::mpsc;
+use url::Url;
+use voiced_config::{Hear, Livekit};
+use voiced_livekit::api::{DispatchOnce, ServerApi};
+use voiced_livekit::token::Keys;
+use voiced_livekit::webhook::WebhookReceiver;
+use voiced_livekit::worker::{Job, JobEnd, Jobs, Worker, WorkerSettings};
+use voiced_livekit::{LiveKit, MediaSettings};
+use voiced_twilio::IncomingCall;
+
+use crate::call::{Observed, Request};
+use crate::http::rooms::SupervisorMode;
+use crate::sessions::Sessions;
+use bridge::Bridged;
+use call::RoomJob;
+use profile::JobProfile;
+
+/// What people in a room see of the agent, unless the job names it.
+const DISPLAY_NAME: &str = "Agent";
+/// What a call tells and its room has not shown yet: some seconds' worth.
+const WATCHED_MAX: usize = 256;
+/// What rooms ask of a call and it has not done yet.
+const REQUESTS_MAX: usize = 32;
+/// One tick's share of a core, in µs: what an audio thread may spend per tick.
+const TICK_US: f32 = 10_000.0;
+
+/// Everything about rooms on this host.
+pub struct RoomHost {
+    sessions: Arc<Sessions>,
+    media: LiveKit,
+    api: Arc<ServerApi>,
+    keys: Keys,
+    dispatch: DispatchOnce,
+    webhooks: WebhookReceiver,
+    settings: Livekit,
+    url: Url,
+    recordings: PathBuf,
+    jobs: Mutex<BTreeMap<String, RunningJob>>,
+    /// Rooms with a call of ours in them, by name.
+    live: Mutex<BTreeMap<String, LiveRoom>>,
+    /// The audio threads' time at the last report: ticks and µs in them.
+    measured: Mutex<(u64, u64)>,
+}
+
+/// A room that a call of ours is in.
+struct LiveRoom {
+    requests: mpsc::Sender<Request>,
+    /// How people shall take part, where the call is bridged.
+    orders: Option<mpsc::Sender<(String, SupervisorMode)>>,
+    /// Ends the recording under way.
+    recording: Option<Arc<AtomicBool>>,
+}
+
+struct RunningJob {
+    room: String,
+    stop: mpsc::Sender<()>,
+}
+
+impl RoomHost {
+    /// With the settings of a server.
+    pub fn new(settings: &Livekit, sessions: &Arc<Sessions>, recordings: PathBuf) -> Result<Arc<Self>> {
+        let url: Url = settings.url.parse().context("livekit.url (LIVEKIT_URL)")?;
+        let keys = Keys::new(&settings.api_key, &settings.api_secret);
+        let or = |given: &str, else_: &str| if given.is_empty() { else_.to_owned() } else { given.to_owned() };
+        let webhook_keys = Keys::new(or(&settings.webhook_api_key, &settings.api_key), or(&settings.webhook_api_secret, &settings.api_secret));
+        let api = Arc::new(ServerApi::new(&url, &keys));
+        Ok(Arc::new(Self {
+            sessions: Arc::clone(sessions),
+            media: LiveKit::start(MediaSettings { threads: settings.media_threads, ..MediaSettings::default() }).context("the media threads do not start")?,
+            dispatch: DispatchOnce::new(Arc::clone(&api)),
+            api,
+            keys,
+            webhooks: WebhookReceiver::new(&webhook_keys),
+            settings: settings.clone(),
+            url,
+            recordings,
+            jobs: Mutex::default(),
+            live: Mutex::default(),
+            measured: Mutex::default(),
+        }))
+    }
+
+    /// Registers with the server; jobs come from now on.
+    pub fn work(self: &Arc<Self>) -> Worker {
+        let settings = WorkerSettings {
+            url: self.url.clone(),
+            keys: self.keys.clone(),
+            agent_name: self.settings.agent_name.clone(),
+            display_name: DISPLAY_NAME.into(),
+            jobs_max: self.settings.jobs_max,
+        };
+        Worker::start(&settings, Arc::new(Desk(Arc::clone(self))))
+    }
+
+    /// A room for a phone call, where calls have one: what the call tells goes into the first, what the room asks of the
+    /// call comes out of the second. The room lasts until the call drops them.
+    pub fn bridge(self: &Arc<Self>, call: &IncomingCall) -> Option<(mpsc::Sender<Observed>, mpsc::Receiver<Request>)> {
+        if !self.settings.bridge_enabled {
+            return None;
+        }
+        let room = format!("{}{}", self.settings.bridge_room_prefix, call.call_sid);
+        let (watcher, watched) = mpsc::channel(WATCHED_MAX);
+        let (requests, asked) = mpsc::channel(REQUESTS_MAX);
+        let (orders_in, orders) = mpsc::channel(bridge::ORDERS_MAX);
+        self.live().insert(room.clone(), LiveRoom { requests: requests.clone(), orders: Some(orders_in), recording: None });
+        let bridged = Bridged { call_sid: call.call_sid.clone(), from: call.from.clone(), to: call.to.clone(), requests, watched, orders };
+        let host = Arc::clone(self);
+        tokio::spawn(async move {
+            bridge::run(Arc::clone(&host), room.clone(), bridged).await;
+            host.live().remove(&room);
+        });
+        Some((watcher, asked))
+    }
+
+    /// The agent in this room, and nobody else, is sent away.
+    fn dismiss(&self, room: &str) -> bool {
+        let jobs = self.jobs();
+        let mut found = false;
+        for job in jobs.values().filter(|job| job.room == room) {
+            let _ = job.stop.try_send(()); // told once is enough
+            found = true;
+        }
+        found
+    }
+
+    fn live(&self) -> MutexGuard<'_, BTreeMap<String, LiveRoom>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, BTreeMap<String, RunningJob>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The larger of two shares: of the audio threads' time that ticks took since the last report, and of their places.
+    fn load(&self) -> f32 {
+        let engine = &self.sessions.engine;
+        if self.sessions.is_draining() {
+            return 1.0;
+        }
+        let (ticks, busy) = engine.meters().iter().fold((0, 0), |(ticks, busy), meter| (ticks + meter.ticks, busy + meter.busy_us));
+        let mut measured = self.measured.lock().unwrap_or_else(PoisonError::into_inner);
+        let (ticks_before, busy_before) = std::mem::replace(&mut *measured, (ticks, busy));
+        let time = (busy - busy_before) as f32 / (TICK_US * (ticks - ticks_before).max(1) as f32);
+        let places = engine.calls() as f32 / engine.limit().max(1) as f32;
+        time.max(places).clamp(0.0, 1.0)
+    }
+}
+
+/// The host as the worker sees it.
+struct Desk(Arc<RoomHost>);
+
+impl Jobs for Desk {
+    fn may_take(&self, promised: usize) -> bool {
+        let engine = &self.0.sessions.engine;
+        self.0.sessions.may_admit() && engine.calls() + promised < engine.limit()
+    }
+
+    fn load(&self) -> f32 {
+        self.0.load()
+    }
+
+    fn start(&self, job: Job, end: JobEnd) {
+        let host = Arc::clone(&self.0);
+        let (stop, stopped) = mpsc::channel(1);
+        let running = RunningJob { room: job.room.clone(), stop };
+        host.jobs().insert(job.id.clone(), running);
+        tokio::spawn(async move {
+            let room_job = RoomJob {
+                profile: JobProfile::new(&job.room, &job.metadata, host.sessions.agents.profile()),
+                room: job.room.clone(),
+                url: job.url.to_string(),
+                token: job.token.expose().to_owned(),
+                participant: job.participant,
+                hear_all: host.settings.hear == Hear::All,
+                stop: stopped,
+            };
+            let ended = call::run(&host, room_job).await;
+            host.jobs().remove(&job.id);
+            match ended {
+                Ok(()) => end.succeeded(),
+                Err(error) => {
+                    tracing::warn!(room = job.room, error = format!("{error:#}"), "the room's job failed");
+                    end.failed(format!("{error:#}"));
+                }
+            }
+        });
+    }
+
+    fn terminate(&self, job_id: &str) {
+        if let Some(job) = self.0.jobs().get(job_id) {
+            let _ = job.stop.try_send(()); // told once is enough
+        }
+    }
+}

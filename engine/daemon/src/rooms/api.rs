@@ -1,0 +1,153 @@
+//! What the HTTP side asks of rooms, answered by the server's API and by this host.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use voiced_core::packet::Packet;
+use voiced_events::deliver::unix_ms;
+use voiced_livekit::api::{self, ApiError};
+use voiced_livekit::token::{AgentDispatch, Grants as TokenGrants, ParticipantToken};
+use voiced_livekit::webhook::{ParticipantKind, Received, WebhookKind};
+
+use super::RoomHost;
+use crate::call::Request;
+use crate::http::rooms::{Dispatched, Grants, Happened, Kind, Participant, Pass, Refused, Rooms, RoomsError, SupervisorMode, WebhookEvent};
+use crate::recording::Recorder;
+
+/// A room waits this long for its first participant.
+const EMPTY: std::time::Duration = std::time::Duration::from_mins(5);
+
+#[async_trait]
+impl Rooms for RoomHost {
+    fn url(&self) -> &str {
+        &self.settings.url
+    }
+
+    fn token(&self, pass: &Pass) -> Result<String, RoomsError> {
+        let agents = pass.agent_metadata.iter().map(|metadata| self.agent(metadata)).collect();
+        let token = ParticipantToken {
+            name: pass.name.clone(),
+            grants: TokenGrants { room_admin: pass.grants == Grants::Host, ..TokenGrants::default() },
+            agents,
+            ..ParticipantToken::new(&pass.room, &pass.identity)
+        };
+        let token = self.keys.participant_token(&token).map_err(|error| RoomsError::Unavailable(error.to_string()))?;
+        Ok(token.expose().to_owned())
+    }
+
+    async fn create(&self, room: &str) -> Result<(), RoomsError> {
+        self.api.create_room(room, EMPTY, &[]).await.map(drop).map_err(told)
+    }
+
+    async fn delete(&self, room: &str) -> Result<(), RoomsError> {
+        self.api.delete_room(room).await.map_err(told)
+    }
+
+    async fn participants(&self, room: &str) -> Result<Vec<Participant>, RoomsError> {
+        let there = self.api.list_participants(room).await.map_err(told)?;
+        let seen = |info: api::ParticipantInfo| Participant {
+            sid: info.sid,
+            identity: info.identity,
+            kind: kind(ParticipantKind::from_number(i64::from(info.kind))),
+            attributes: info.attributes.into_iter().collect(),
+        };
+        Ok(there.into_iter().map(seen).collect())
+    }
+
+    async fn dispatch(&self, room: &str, metadata: &str) -> Result<Dispatched, RoomsError> {
+        match self.dispatch.dispatch(room, &self.agent(metadata)).await.map_err(told)? {
+            api::Dispatched::Now(_) => Ok(Dispatched::Now),
+            api::Dispatched::Before(_) => Ok(Dispatched::Already),
+        }
+    }
+
+    async fn remove_agent(&self, room: &str) -> Result<(), RoomsError> {
+        self.dispatch.forget(room);
+        let ours = self.api.list_dispatch(room).await.map_err(told)?;
+        for dispatch in ours.iter().filter(|dispatch| dispatch.agent_name == self.settings.agent_name) {
+            self.api.delete_dispatch(room, &dispatch.id).await.map_err(told)?;
+        }
+        self.dismiss(room);
+        Ok(())
+    }
+
+    async fn supervise(&self, room: &str, identity: &str, mode: SupervisorMode) -> Result<(), RoomsError> {
+        let orders = self.live().get(room).map(|live| live.orders.clone()).ok_or(RoomsError::NotFound)?;
+        let orders = orders.ok_or_else(|| RoomsError::Conflict("only phone calls have supervisors; here people talk with the agent".into()))?;
+        orders.send((identity.to_owned(), mode)).await.map_err(|_| RoomsError::NotFound)
+    }
+
+    async fn record(&self, room: &str, enable: bool) -> Result<(), RoomsError> {
+        if enable {
+            return self.record_to(room, self.recordings.join(format!("{room}-{}.wav", unix_ms()))).await;
+        }
+        let mut live = self.live();
+        let room = live.get_mut(room).ok_or(RoomsError::NotFound)?;
+        if let Some(stop) = room.recording.take() {
+            stop.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn webhook(&self, authorization: &str, body: &[u8]) -> Result<WebhookEvent, Refused> {
+        let refused = |error: voiced_livekit::webhook::WebhookError| Refused(error.to_string());
+        let event = match self.webhooks.receive(Some(authorization), body).map_err(refused)? {
+            Received::News(event) => event,
+            Received::Again => return Ok(WebhookEvent { room: String::new(), at_unix_ms: 0, happened: Happened::Other }),
+        };
+        let room = event.room.map(|room| room.name).unwrap_or_default();
+        let participant = event.participant.map(|who| Participant { sid: who.sid, identity: who.identity, kind: kind(who.kind), attributes: who.attributes });
+        let bridged = self.settings.bridge_enabled && room.starts_with(&self.settings.bridge_room_prefix);
+        let happened = match (event.kind, participant) {
+            // the agent is in a phone call's room from the start
+            (WebhookKind::ParticipantJoined, Some(_)) if bridged => Happened::Other,
+            (WebhookKind::ParticipantJoined, Some(who)) => Happened::Joined(who),
+            (WebhookKind::ParticipantLeft, Some(who)) => Happened::Left(who),
+            (WebhookKind::RoomFinished, _) => {
+                self.dispatch.forget(&room);
+                Happened::Finished
+            }
+            _ => Happened::Other,
+        };
+        Ok(WebhookEvent { room, at_unix_ms: u64::try_from(event.created_at).unwrap_or(0) * 1_000, happened })
+    }
+}
+
+impl RoomHost {
+    /// Records the call in this room, once at a time: caller left, agent right.
+    pub async fn record_to(&self, room: &str, path: PathBuf) -> Result<(), RoomsError> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let requests = {
+            let mut live = self.live();
+            let room = live.get_mut(room).ok_or(RoomsError::NotFound)?;
+            if room.recording.is_some() {
+                return Ok(());
+            }
+            room.recording = Some(Arc::clone(&stop));
+            room.requests.clone()
+        };
+        let recorder = Recorder::start(&path).map_err(|error| RoomsError::Unavailable(format!("{error:#}")))?;
+        tracing::info!(room, path = %path.display(), "recording");
+        let tap = move |side, packet: &Packet| !stop.load(Ordering::Relaxed) && recorder.take(side, packet);
+        requests.send(Request::Tap(Box::new(tap))).await.map_err(|_| RoomsError::NotFound)
+    }
+
+    fn agent(&self, metadata: &str) -> AgentDispatch {
+        AgentDispatch { agent_name: self.settings.agent_name.clone(), metadata: metadata.to_owned() }
+    }
+}
+
+fn kind(kind: ParticipantKind) -> Kind {
+    match kind {
+        ParticipantKind::Standard => Kind::Standard,
+        ParticipantKind::Sip => Kind::Sip,
+        ParticipantKind::Agent => Kind::Agent,
+        _ => Kind::Other,
+    }
+}
+
+fn told(error: ApiError) -> RoomsError {
+    if error.is_not_found() { RoomsError::NotFound } else { RoomsError::Unavailable(error.to_string()) }
+}

@@ -1,0 +1,296 @@
+//! A phone call's room: people listen in, talk to the caller, whisper to the agent, take its place.
+//!
+//! Two participants stand for the call. The *caller* publishes the line's own mu-law packets, as they come; the *agent*
+//! publishes its speech alone, also as mu-law, and hears the people in the room. So the server sends each of them everyone
+//! but themselves, and nothing is transcoded on its way into the room. People's sound goes to the call's audio thread,
+//! which mixes it into what the caller hears.
+//!
+//! The bridge hangs on the call and never the other way round: a room that cannot be joined, or is lost, is tried again a
+//! few times and then done without.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep;
+use voiced_core::conversation::Input;
+use voiced_core::packet::{Codec, Packet};
+use voiced_livekit::token::{Grants, ParticipantToken, TokenKind};
+use voiced_livekit::{DisconnectReason, JoinOptions, Participant, ParticipantKind, PublishTrack, RemoteTrack, Room, RoomEvent, RpcError};
+use voiced_core::id::GuestId;
+
+use super::RoomHost;
+use super::show::{Show, state};
+use super::whisper::Whisper;
+use crate::call::{Observed, Request, Side};
+use crate::http::rooms::SupervisorMode;
+
+/// Attribute by which a participant chooses how to take part.
+const MODE: &str = "voiced.mode";
+/// Tries to join, and the pause after each: a server that restarts is back by then.
+const JOINS_MAX: u32 = 5;
+const JOIN_PAUSE: Duration = Duration::from_secs(3);
+/// A join that takes longer than this has failed.
+const JOIN_MAX: Duration = Duration::from_secs(10);
+/// Orders from the HTTP side that wait at most.
+pub const ORDERS_MAX: usize = 16;
+
+/// The call that has a room.
+pub struct Bridged {
+    pub call_sid: String,
+    pub from: String,
+    pub to: String,
+    pub requests: mpsc::Sender<Request>,
+    pub watched: mpsc::Receiver<Observed>,
+    /// How people shall take part, by identity, as the HTTP side says.
+    pub orders: mpsc::Receiver<(String, SupervisorMode)>,
+}
+
+/// Keeps the call's room until the call is over.
+pub async fn run(host: Arc<RoomHost>, room: String, mut call: Bridged) {
+    for attempt in 1..=JOINS_MAX {
+        let joined = tokio::select! {
+            joined = Bridge::join(&host, &room, &call) => joined,
+            () = call.requests.closed() => return,
+        };
+        match joined {
+            Ok((mut bridge, events)) => {
+                if bridge.serve(&mut call, events).await == Left::WithTheCall {
+                    return;
+                }
+                tracing::warn!(room, "the call's room was lost; the call goes on");
+            }
+            Err(error) => tracing::warn!(room, attempt, error = format!("{error:#}"), "the call's room cannot be joined; the call goes on"),
+        }
+        tokio::select! { () = sleep(JOIN_PAUSE) => {}, () = call.requests.closed() => return }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    WithTheCall,
+    Lost,
+}
+
+struct Bridge {
+    host: Arc<RoomHost>,
+    caller: Room,
+    agent: Room,
+    caller_identity: String,
+    requests: mpsc::Sender<Request>,
+    people: BTreeMap<String, Person>,
+    ordered: HashMap<String, SupervisorMode>,
+    show: Show,
+}
+
+/// Someone in the room.
+struct Person {
+    mode: SupervisorMode,
+    guest: Option<GuestId>,
+    /// The track that is heard.
+    track: Option<RemoteTrack>,
+}
+
+impl Bridge {
+    async fn join(host: &Arc<RoomHost>, room: &str, call: &Bridged) -> Result<(Self, mpsc::Receiver<RoomEvent>)> {
+        let caller_identity = format!("caller-{}", call.call_sid);
+        let attributes = [
+            ("sip.phoneNumber", call.from.as_str()),
+            ("sip.trunkPhoneNumber", call.to.as_str()),
+            ("sip.callID", call.call_sid.as_str()),
+            ("sip.twilio.callSid", call.call_sid.as_str()),
+            ("sip.callStatus", "active"),
+        ];
+        let caller_token = ParticipantToken {
+            name: call.from.clone(),
+            kind: TokenKind::Sip,
+            grants: Grants { subscribe: false, ..Grants::default() },
+            attributes: attributes.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+            ..ParticipantToken::new(room, &caller_identity)
+        };
+        let agent_token = ParticipantToken {
+            name: super::DISPLAY_NAME.into(),
+            kind: TokenKind::Agent,
+            grants: Grants { update_own_metadata: true, ..Grants::default() },
+            attributes: state("listening").into_iter().collect(),
+            ..ParticipantToken::new(room, format!("agent-{}", call.call_sid))
+        };
+        let (caller, _) = Self::enter(host, &caller_token, "caller").await.context("as the caller")?;
+        let (agent, events) = Self::enter(host, &agent_token, "agent").await.context("as the agent")?;
+        let bridge = Self {
+            host: Arc::clone(host),
+            show: Show::new(agent.clone()),
+            caller,
+            agent,
+            caller_identity,
+            requests: call.requests.clone(),
+            people: BTreeMap::new(),
+            ordered: HashMap::new(),
+        };
+        bridge.tap().await;
+        Ok((bridge, events))
+    }
+
+    async fn enter(host: &RoomHost, token: &ParticipantToken, track: &str) -> Result<(Room, mpsc::Receiver<RoomEvent>)> {
+        let token = host.keys.participant_token(token)?;
+        let options = JoinOptions {
+            url: host.url.to_string(),
+            token: token.expose().to_owned(),
+            publish: vec![PublishTrack { name: track.into(), codec: Codec::Mulaw }],
+            auto_subscribe: false,
+            attributes: HashMap::new(),
+        };
+        Ok(tokio::time::timeout(JOIN_MAX, host.media.join(options)).await.context("not joined in time")??)
+    }
+
+    /// The call's sound into the room.
+    async fn tap(&self) {
+        let (caller, agent) = (self.caller.clone(), self.agent.clone());
+        let tap = move |side, packet: &Packet| {
+            let _ = match side {
+                Side::Caller => caller.send(0, *packet), // what a room drops it counts
+                Side::Agent => agent.send(0, *packet),
+            };
+            true
+        };
+        let _ = self.requests.send(Request::Tap(Box::new(tap))).await; // a call that is over ends the bridge
+    }
+
+    async fn serve(&mut self, call: &mut Bridged, mut events: mpsc::Receiver<RoomEvent>) -> Left {
+        for person in self.agent.participants().iter() {
+            self.seen(person).await;
+        }
+        let left = loop {
+            tokio::select! {
+                () = self.requests.closed() => break Left::WithTheCall,
+                Some(observed) = call.watched.recv() => self.show.observe(&observed, Some(&self.caller_identity)),
+                Some((identity, mode)) = call.orders.recv() => self.ordered(identity, mode).await,
+                event = events.recv() => match event {
+                    Some(RoomEvent::Disconnected { .. }) | None => break Left::Lost,
+                    Some(event) => self.apply(event).await,
+                },
+            }
+        };
+        for identity in self.people.keys().cloned().collect::<Vec<_>>() {
+            self.left(&identity).await;
+        }
+        self.caller.leave(DisconnectReason::Left);
+        self.agent.leave(DisconnectReason::Left);
+        left
+    }
+
+    async fn apply(&mut self, event: RoomEvent) {
+        match event {
+            RoomEvent::ParticipantJoined(person) | RoomEvent::ParticipantChanged(person) => self.seen(&person).await,
+            RoomEvent::ParticipantLeft { identity, .. } => self.left(&identity).await,
+            RoomEvent::TrackSubscribed { identity, track } => self.hear(&identity, track).await,
+            RoomEvent::TrackUnsubscribed { identity, .. } => self.unhear(&identity).await,
+            RoomEvent::Text { topic, from, text, complete: true, .. } if topic == "lk.chat" && self.people.contains_key(&from) => {
+                self.tell(Input::Whispered(text)).await;
+            }
+            RoomEvent::RpcRequest(request) => {
+                let _ = self.agent.answer_rpc(&request, Err(RpcError::unsupported_method())); // who asked gives up by time
+            }
+            _ => {}
+        }
+    }
+
+    /// Someone came, published something or changed the way of taking part.
+    async fn seen(&mut self, person: &Participant) {
+        let human = matches!(person.kind, ParticipantKind::Standard | ParticipantKind::Sip);
+        if !human || person.identity == self.caller_identity {
+            return;
+        }
+        let chosen = person.attributes.get(MODE).and_then(|mode| SupervisorMode::parse(mode));
+        let mode = self.ordered.get(&person.identity).copied().or(chosen).unwrap_or(SupervisorMode::Barge);
+        let known = self.people.entry(person.identity.clone()).or_insert(Person { mode, guest: None, track: None });
+        let changed = std::mem::replace(&mut known.mode, mode) != mode;
+        for track in person.tracks.iter().filter(|track| track.audio && track.source.is_voice()) {
+            let _ = self.agent.subscribe(&track.sid, true); // a room that takes no requests is about to end
+        }
+        if changed {
+            self.route(&person.identity).await;
+        }
+        self.relieve().await;
+    }
+
+    async fn ordered(&mut self, identity: String, mode: SupervisorMode) {
+        self.ordered.insert(identity.clone(), mode);
+        if let Some(person) = self.people.get_mut(&identity) {
+            person.mode = mode;
+            self.route(&identity).await;
+            self.relieve().await;
+        }
+    }
+
+    async fn left(&mut self, identity: &str) {
+        self.unhear(identity).await;
+        self.people.remove(identity);
+        self.relieve().await;
+    }
+
+    async fn hear(&mut self, identity: &str, track: RemoteTrack) {
+        if let Some(person) = self.people.get_mut(identity).filter(|_| track.audio) {
+            person.track = Some(track);
+            self.route(identity).await;
+        }
+    }
+
+    async fn unhear(&mut self, identity: &str) {
+        let Some(person) = self.people.get_mut(identity) else { return };
+        if let Some(track) = person.track.take() {
+            let _ = self.agent.unlisten(&track.sid);
+        }
+        if let Some(guest) = person.guest.take() {
+            let _ = self.requests.send(Request::GuestLeft(guest)).await; // a call that is over has no guests
+        }
+    }
+
+    /// Leads a person's sound where their mode wants it.
+    async fn route(&mut self, identity: &str) {
+        let Some(person) = self.people.get_mut(identity) else { return };
+        let Some(track) = &person.track else { return };
+        let aloud = matches!(person.mode, SupervisorMode::Barge | SupervisorMode::Takeover);
+        if let Some(guest) = person.guest.take_if(|_| !aloud) {
+            let _ = self.requests.send(Request::GuestLeft(guest)).await; // a call that is over has no guests
+        }
+        match person.mode {
+            SupervisorMode::Listen => {
+                let _ = self.agent.unlisten(&track.sid);
+            }
+            SupervisorMode::Whisper => {
+                let whisper = Whisper::new(&self.host, codec(track), self.requests.clone());
+                let _ = self.agent.listen(&track.sid, whisper.into_listener());
+            }
+            SupervisorMode::Barge | SupervisorMode::Takeover if person.guest.is_none() => {
+                let (joined, port) = oneshot::channel();
+                let asked = self.requests.send(Request::Guest { codec: codec(track), to_caller: true, to_agent: false, joined }).await.is_ok();
+                if let (true, Ok(mut port)) = (asked, port.await) {
+                    person.guest = Some(port.id);
+                    let _ = self.agent.listen(&track.sid, Box::new(move |packet| {
+                        let _ = port.packets.push(packet); // a call that is that far behind hears better without it
+                    }));
+                } else {
+                    tracing::warn!(room = self.agent.name(), identity, "too many people speak in this call already");
+                }
+            }
+            SupervisorMode::Barge | SupervisorMode::Takeover => {}
+        }
+    }
+
+    /// The agent has the floor unless somebody took it over.
+    async fn relieve(&self) {
+        let taken = self.people.values().any(|person| person.mode == SupervisorMode::Takeover);
+        self.tell(Input::AgentMaySpeak(!taken)).await;
+    }
+
+    async fn tell(&self, input: Input) {
+        let _ = self.requests.send(Request::Tell(input)).await; // a call that is over needs no telling
+    }
+}
+
+fn codec(track: &RemoteTrack) -> Codec {
+    if track.mime.eq_ignore_ascii_case("audio/pcmu") { Codec::Mulaw } else { Codec::Opus }
+}

@@ -1,0 +1,327 @@
+//! One call in a room: the agent joins as a participant, hears the one it is there for, and leaves when that one has gone.
+//!
+//! `select → apply`, as in a phone call: what the room tells becomes the call's line and requests, what the call says
+//! becomes packets, captions and attributes. Whom the agent hears is decided by [`Linked`]; the sound itself goes from the
+//! media thread to the call without passing through here.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+use voiced_core::conversation::Input;
+use voiced_core::frame::Rate;
+use voiced_core::line::{FromLine, Gone, ToLine};
+use voiced_core::packet::Codec;
+use voiced_events::deliver::unix_ms;
+use voiced_livekit::{DisconnectReason, JoinOptions, Participant, ParticipantKind, PublishTrack, RemoteTrack, Room, RoomEvent, RpcError};
+
+use super::{LiveRoom, REQUESTS_MAX, RoomHost, WATCHED_MAX};
+use super::linked::{Linked, Move};
+use super::profile::JobProfile;
+use super::show::{Show, state};
+use crate::call::{Line, Observed, Request};
+use crate::sessions::{NewCall, Session};
+
+/// Joining takes some 100 ms; a server that needs longer than this is as good as down.
+const JOIN_MAX: Duration = Duration::from_secs(10);
+/// A room in which nobody appears is left after this long: callers ring for less.
+const NOBODY_MAX: Duration = Duration::from_mins(5);
+/// Who disappears is waited for this long: a browser that reloads, a phone that changes networks.
+const AWAY_MAX: Duration = Duration::from_secs(20);
+/// Messages to the call that wait at most: 5 s of sound.
+const FROM_LINE_MAX: usize = 256;
+/// Messages to the room that wait at most: 5 s of sound.
+const TO_LINE_MAX: usize = 256;
+/// Our one published track.
+const VOICE: usize = 0;
+
+/// What a room wants of the agent.
+pub struct RoomJob {
+    pub room: String,
+    pub url: String,
+    pub token: String,
+    /// The participant that the job is about, where it is about one.
+    pub participant: Option<String>,
+    pub profile: JobProfile,
+    /// Everyone is heard, not the linked participant alone.
+    pub hear_all: bool,
+    /// Told to leave, by the server or an operator.
+    pub stop: mpsc::Receiver<()>,
+}
+
+/// Carries a job from the join to the leave.
+pub async fn run(host: &Arc<RoomHost>, job: RoomJob) -> Result<()> {
+    let options = JoinOptions {
+        url: job.url.clone(),
+        token: job.token.clone(),
+        publish: vec![PublishTrack { name: "agent".into(), codec: Codec::Opus }],
+        auto_subscribe: false,
+        attributes: state("initializing"),
+    };
+    let (room, events) = tokio::time::timeout(JOIN_MAX, host.media.join(options)).await.context("the room was not joined in time")??;
+    let RoomJob { room: name, participant, profile, stop, hear_all, .. } = job;
+    let mut call = RoomCall {
+        host: Arc::clone(host),
+        room: room.clone(),
+        name,
+        profile,
+        hear_all,
+        linked: Linked::new(participant),
+        leave_at: Instant::now() + NOBODY_MAX,
+        live: None,
+    };
+    for other in room.participants().iter() {
+        call.joined(other)?;
+    }
+    let ended = call.serve(events, stop).await;
+    host.live().remove(&call.name);
+    room.leave(DisconnectReason::Left);
+    ended
+}
+
+struct RoomCall {
+    host: Arc<RoomHost>,
+    room: Room,
+    name: String,
+    profile: JobProfile,
+    hear_all: bool,
+    linked: Linked,
+    /// When the room is left unless somebody is there.
+    leave_at: Instant,
+    live: Option<Live>,
+}
+
+/// The call, once somebody is there to talk with.
+struct Live {
+    from: mpsc::Sender<FromLine>,
+    to: mpsc::Receiver<ToLine>,
+    watched: mpsc::Receiver<Observed>,
+    requests: mpsc::Sender<Request>,
+    task: JoinHandle<()>,
+    show: Show,
+}
+
+impl RoomCall {
+    async fn serve(&mut self, mut events: mpsc::Receiver<RoomEvent>, mut stop: mpsc::Receiver<()>) -> Result<()> {
+        loop {
+            let away = self.live.is_none() || self.linked.is_away();
+            tokio::select! {
+                event = events.recv() => match event {
+                    Some(RoomEvent::Disconnected { reason }) => return self.disconnected(reason).await,
+                    Some(event) => self.apply(event)?,
+                    None => return self.disconnected(DisconnectReason::Lost).await,
+                },
+                _ = stop.recv() => return self.gone(Gone::HungUp).await,
+                () = sleep_until(self.leave_at), if away => return self.gone(Gone::HungUp).await,
+                heard = hear(&mut self.live) => match heard {
+                    Heard::Say(said) => self.say(said),
+                    Heard::Watched(observed) => self.show(&observed),
+                    Heard::Over => return Ok(()),
+                },
+            }
+        }
+    }
+
+    fn apply(&mut self, event: RoomEvent) -> Result<()> {
+        match event {
+            RoomEvent::ParticipantJoined(participant) | RoomEvent::ParticipantChanged(participant) => self.joined(&participant)?,
+            RoomEvent::ParticipantLeft { identity, .. } => self.left(&identity),
+            RoomEvent::TrackSubscribed { identity, track } => self.listen(&identity, &track),
+            RoomEvent::Text { topic, from, text, complete: true, .. } if topic == "lk.chat" && self.may_talk(&from) => self.tell(Input::Typed(text)),
+            RoomEvent::Dtmf { from, digit } if self.linked.is(&from) => {
+                for digit in digit.chars() {
+                    self.from_line(FromLine::Dtmf(digit));
+                }
+            }
+            RoomEvent::RpcRequest(request) => {
+                let _ = self.room.answer_rpc(&request, Err(RpcError::unsupported_method())); // who asked gives up by time
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn may_talk(&self, identity: &str) -> bool {
+        self.hear_all || self.linked.is(identity)
+    }
+
+    /// Somebody is there: perhaps the one we came for.
+    fn joined(&mut self, participant: &Participant) -> Result<()> {
+        match self.linked.sees(participant) {
+            Move::Linked | Move::Back => self.subscribe(participant),
+            Move::Nothing => {
+                if self.hear_all && is_human(participant) {
+                    self.subscribe(participant);
+                }
+                return Ok(());
+            }
+        }
+        if self.live.is_none() {
+            self.live = Some(self.begin(participant)?);
+            self.set_state("listening");
+        }
+        Ok(())
+    }
+
+    fn left(&mut self, identity: &str) {
+        if self.linked.loses(identity) {
+            // a phone that hangs up does not come back
+            self.leave_at = Instant::now() + if self.linked.is_phone() { Duration::ZERO } else { AWAY_MAX };
+        }
+    }
+
+    fn subscribe(&self, participant: &Participant) {
+        for track in participant.tracks.iter().filter(|track| track.audio && track.source.is_voice()) {
+            let _ = self.room.subscribe(&track.sid, true); // a room that takes no requests is about to end
+        }
+    }
+
+    /// The linked participant's sound goes straight from the media thread to the call.
+    fn listen(&self, identity: &str, track: &RemoteTrack) {
+        let Some(live) = self.live.as_ref().filter(|_| track.audio) else { return };
+        if !self.linked.is(identity) {
+            if self.hear_all {
+                self.listen_too(live, track);
+            }
+            return;
+        }
+        let (from, metrics) = (live.from.clone(), Arc::clone(&self.host.sessions.metrics));
+        let _ = self.room.listen(&track.sid, Box::new(move |packet| {
+            if from.try_send(FromLine::Audio(packet)).is_err() {
+                metrics.packets_dropped.add(1);
+            }
+        }));
+    }
+
+    /// Somebody else's sound goes into the call as a guest's, as long as the track lives.
+    fn listen_too(&self, live: &Live, track: &RemoteTrack) {
+        let (joined, port) = oneshot::channel();
+        let guest = Request::Guest { codec: Codec::Opus, to_caller: false, to_agent: true, joined };
+        if live.requests.try_send(guest).is_err() {
+            return;
+        }
+        let (room, sid) = (self.room.clone(), track.sid.clone());
+        tokio::spawn(async move {
+            let Ok(mut port) = port.await else { return };
+            let _ = room.listen(&sid, Box::new(move |packet| {
+                let _ = port.packets.push(packet); // a call that is that far behind hears better without it
+            }));
+        });
+    }
+
+    /// Gives the call its place.
+    fn begin(&self, participant: &Participant) -> Result<Live> {
+        let agent = self.profile.agent(&self.host.sessions.agents, Rate::Hz48000)?;
+        let (from_sender, from) = mpsc::channel(FROM_LINE_MAX);
+        let (to, to_receiver) = mpsc::channel(TO_LINE_MAX);
+        let (watcher, watched) = mpsc::channel(WATCHED_MAX);
+        let (requests, asked) = mpsc::channel(REQUESTS_MAX);
+        let attribute = |name: &str| participant.attributes.get(name).cloned().unwrap_or_default();
+        let phone = participant.kind == ParticipantKind::Sip;
+        let caller = attribute("sip.phoneNumber");
+        let session = Session {
+            id: format!("room-{}", self.name),
+            r#type: if phone { "sip" } else { "room" },
+            from: if caller.is_empty() { participant.identity.clone() } else { caller },
+            to: if phone { attribute("sip.trunkPhoneNumber") } else { self.name.clone() },
+            started_at_unix_ms: unix_ms(),
+        };
+        let metadata = [
+            ("transport", "livekit"),
+            ("room", self.name.as_str()),
+            ("participant", participant.identity.as_str()),
+            ("from", session.from.as_str()),
+            ("to", session.to.as_str()),
+        ];
+        let call = NewCall {
+            call_sid: Some(attribute("sip.callID")).filter(|sid| !sid.is_empty()),
+            metadata: metadata.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+            session,
+            agent,
+            watcher: Some(watcher),
+            requests: Some(asked),
+            agent_alone: false,
+        };
+        let task = self.host.sessions.take(call, Line { from, to })?;
+        self.host.live().insert(self.name.clone(), LiveRoom { requests: requests.clone(), orders: None, recording: None });
+        Ok(Live { from: from_sender, to: to_receiver, watched, requests, task, show: Show::new(self.room.clone()) })
+    }
+
+    /// What the call wants of its line. Nothing is queued at the far end, so a mark is reached when it is met.
+    fn say(&mut self, said: ToLine) {
+        match said {
+            ToLine::Audio(packet) => {
+                let _ = self.room.send(VOICE, packet); // what the room drops it counts
+            }
+            ToLine::Mark(number) => self.from_line(FromLine::Mark(number)),
+            ToLine::Clear => {}
+            // the call's task ends by itself, and with it our stay
+            ToLine::HangUp => self.from_line(FromLine::Gone(Gone::HungUp)),
+        }
+    }
+
+    fn show(&mut self, observed: &Observed) {
+        if let Some(live) = &mut self.live {
+            live.show.observe(observed, self.linked.identity());
+        }
+    }
+
+    fn set_state(&self, now: &'static str) {
+        let _ = self.room.set_attributes(state(now));
+    }
+
+    fn tell(&self, input: Input) {
+        if let Some(live) = &self.live
+            && live.requests.try_send(Request::Tell(input)).is_err()
+        {
+            tracing::warn!(room = self.name, "a message was dropped: the call takes no more");
+        }
+    }
+
+    fn from_line(&self, from: FromLine) {
+        if let Some(live) = &self.live {
+            let _ = live.from.try_send(from); // a call that takes nothing is ending
+        }
+    }
+
+    /// The line is over from the room's side: the call says its last and is waited for.
+    async fn gone(&mut self, gone: Gone) -> Result<()> {
+        if let Some(live) = self.live.take() {
+            let _ = live.from.send(FromLine::Gone(gone)).await;
+            drop(live.to);
+            let _ = live.task.await; // its panic is logged where it happened
+        }
+        Ok(())
+    }
+
+    async fn disconnected(&mut self, reason: DisconnectReason) -> Result<()> {
+        let lost = matches!(reason, DisconnectReason::Lost | DisconnectReason::MediaFailure | DisconnectReason::ServerShutdown | DisconnectReason::Refused);
+        self.gone(if lost { Gone::Lost } else { Gone::HungUp }).await?;
+        if lost {
+            bail!("the room was lost: {reason:?}");
+        }
+        Ok(())
+    }
+}
+
+fn is_human(participant: &Participant) -> bool {
+    matches!(participant.kind, ParticipantKind::Standard | ParticipantKind::Sip)
+}
+
+enum Heard {
+    Say(ToLine),
+    Watched(Observed),
+    Over,
+}
+
+/// What the call says or does next; waits for ever while there is none.
+async fn hear(live: &mut Option<Live>) -> Heard {
+    let Some(live) = live else { return std::future::pending().await };
+    tokio::select! {
+        said = live.to.recv() => said.map_or(Heard::Over, Heard::Say),
+        Some(observed) = live.watched.recv() => Heard::Watched(observed),
+    }
+}

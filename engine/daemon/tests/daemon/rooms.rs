@@ -1,0 +1,87 @@
+//! People in LiveKit rooms meet the agent: on a real server, with the official SDK.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use voiced_lab::livekit::Command;
+use voiced_lab::providers::{Answer, Script};
+
+use crate::story;
+use crate::until;
+use crate::venue::{Venue, agent_sounds, post, reads, session};
+
+/// The caller says lines in order, the model answers so.
+fn repairs() -> Script {
+    let lines = ["My kitchen sink is leaking.", "It is twelve Oak Street."];
+    let caller = move |_: usize, utterance: usize| lines[utterance.min(lines.len() - 1)].to_owned();
+    let agent = |_: &serde_json::Value| Answer { text: "I am sorry to hear that. We will send somebody who knows about sinks. Where do you live?".into(), stage: None, hang_up: false };
+    Script { caller: Arc::new(caller), agent: Arc::new(agent), ..Script::default() }
+}
+
+#[tokio::test]
+async fn a_person_in_a_room_talks_interrupts_and_writes_and_the_events_tell_it() {
+    let Some(venue) = Venue::open().await else { return };
+    let host = venue.host(repairs(), &[]).await;
+    let (room, token) = session(&host, "ann", json!({ "greeting": "Good day." })).await;
+    let mut ann = venue.joins(token).await;
+    reads(&mut ann, "Good day.").await;
+    agent_sounds(&mut ann, true).await;
+    agent_sounds(&mut ann, false).await;
+
+    ann.send(&venue.line("My kitchen sink is leaking.")).expect("ann speaks");
+    reads(&mut ann, "sink is leaking").await;
+    let began = agent_sounds(&mut ann, true).await;
+    ann.send(&venue.line("It is twelve Oak Street.")).expect("ann interrupts");
+    let quiet = agent_sounds(&mut ann, false).await;
+    assert!(quiet.at_ms - began.at_ms < 3_000.0, "the agent spoke on for {} ms", quiet.at_ms - began.at_ms);
+    agent_sounds(&mut ann, true).await;
+    agent_sounds(&mut ann, false).await;
+
+    ann.send(&Command::Chat("How long will it take?".into())).expect("ann writes");
+    agent_sounds(&mut ann, true).await;
+    ann.leave().await.expect("ann leaves");
+    let (status, _) = post(&host, "/session/end", json!({ "roomName": room })).await;
+    assert_eq!(status, 204);
+
+    let story = story::of_session(&host, &format!("room-{room}")).await;
+    let tenant: Vec<_> = story.said().into_iter().filter(|(who, _)| *who == "tenant").map(|(_, text)| text.to_owned()).collect();
+    assert_eq!(tenant.last().map(String::as_str), Some("How long will it take?"), "{tenant:?}");
+    assert!(tenant.iter().any(|text| text.contains("Oak Street")), "{tenant:?}");
+    until("the session is gone", async || host.get(&format!("/sessions/room-{room}")).await.0 == 404).await;
+    assert_eq!(post(&host, "/session/end", json!({ "roomName": room })).await.0, 404);
+}
+
+#[tokio::test]
+async fn a_phone_that_enters_a_room_by_sip_is_met_by_the_agent_that_the_webhook_brings() {
+    let port = free_port();
+    let Some(venue) = Venue::telling(Some(port)).await else { return };
+    let host = venue.host(repairs(), &[("PORT", &port.to_string())]).await;
+    let token = venue.server.token("line-1", "sip_15550001111").with_kind("sip").with_attributes([("sip.phoneNumber", "+15550001111"), ("sip.callID", "SCL_1")]);
+    let mut phone = venue.enters(token).await;
+    reads(&mut phone, "Hello.").await;
+    let (_, sessions) = host.get("/sessions").await;
+    let sessions: serde_json::Value = serde_json::from_str(&sessions).expect("JSON");
+    assert_eq!((&sessions["byType"]["sip"], &sessions["sessions"][0]["from"]), (&json!(1), &json!("+15550001111")), "{sessions}");
+    phone.leave().await.expect("the phone hangs up");
+    story::of_session(&host, "room-line-1").await;
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address").port()
+}
+
+#[tokio::test]
+async fn a_call_in_a_room_outlives_the_servers_restart() {
+    let Some(mut venue) = Venue::open().await else { return };
+    let host = venue.host(repairs(), &[]).await;
+    let (_, token) = session(&host, "ann", json!({})).await;
+    let mut ann = venue.joins(token).await;
+    agent_sounds(&mut ann, true).await;
+    agent_sounds(&mut ann, false).await;
+    venue.server.restart().await.expect("the server starts again");
+    ann.wait_for("reconnected", |_| true).await.expect("the SDK comes back");
+    ann.send(&venue.line("My kitchen sink is leaking.")).expect("ann speaks");
+    agent_sounds(&mut ann, true).await;
+}
