@@ -71,7 +71,7 @@ async fn join(livekit: &LiveKit, url: &str, index: u32, heard: Arc<AtomicU64>) -
     };
     let (room, mut events) = livekit.join(options).await.expect("let in");
     let listening = room.clone();
-    let (connected, is_connected) = tokio::sync::oneshot::channel();
+    let (connected, is_connected) = tokio::sync::oneshot::channel::<()>();
     tokio::spawn(async move {
         let mut connected = Some(connected);
         while let Some(event) = events.recv().await {
