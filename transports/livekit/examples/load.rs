@@ -67,7 +67,7 @@ async fn join(livekit: &LiveKit, url: &str, index: u32, heard: Arc<AtomicU64>) -
         token: server::token(&format!("room-{}", index / 2), &format!("person-{index}")),
         publish: vec![PublishTrack { name: "voice".to_owned(), codec: Codec::Opus }],
         auto_subscribe: true,
-        attributes: Default::default(),
+        attributes: [].into(),
     };
     let (room, mut events) = livekit.join(options).await.expect("let in");
     let listening = room.clone();
