@@ -67,11 +67,11 @@ async fn join(livekit: &LiveKit, url: &str, index: u32, heard: Arc<AtomicU64>) -
         token: server::token(&format!("room-{}", index / 2), &format!("person-{index}")),
         publish: vec![PublishTrack { name: "voice".to_owned(), codec: Codec::Opus }],
         auto_subscribe: true,
-        attributes: Default::default(),
+        attributes: [].into(),
     };
     let (room, mut events) = livekit.join(options).await.expect("let in");
     let listening = room.clone();
-    let (connected, is_connected) = tokio::sync::oneshot::channel();
+    let (connected, is_connected) = tokio::sync::oneshot::channel::<()>();
     tokio::spawn(async move {
         let mut connected = Some(connected);
         while let Some(event) = events.recv().await {

@@ -38,7 +38,7 @@ pub struct JoinOptions {
     pub token: String,
     /// Tracks of ours.
     pub publish: Vec<PublishTrack>,
-    /// Let the server send every track of sound without being asked. Video is declined.
+    /// Subscribe to every track of sound. Pictures are never subscribed to.
     pub auto_subscribe: bool,
     /// Attributes of ours, set right after the join (the token may not set any itself, or allow it).
     pub attributes: HashMap<String, String>,
@@ -83,7 +83,7 @@ impl LiveKit {
     pub async fn join(&self, options: JoinOptions) -> Result<(Room, mpsc::Receiver<RoomEvent>), JoinError> {
         let JoinOptions { url, token, publish, auto_subscribe, attributes } = options;
         let route = route_to(&url).await?;
-        let signal_options = signal_options(auto_subscribe);
+        let signal_options = signal_options();
         let (signal, join, signals) = SignalClient::connect(&url, &token, signal_options.clone(), None).await.map_err(join_error)?;
         let key = self.0.next.fetch_add(1, Ordering::Relaxed);
         let thread = self.0.threads[key as usize % self.0.threads.len()].clone();
@@ -117,9 +117,10 @@ impl fmt::Debug for JoinOptions {
     }
 }
 
-fn signal_options(auto_subscribe: bool) -> SignalOptions {
+fn signal_options() -> SignalOptions {
     let mut options = SignalOptions::default();
-    options.auto_subscribe = auto_subscribe;
+    // pictures would come too; the room asks for what it can hear
+    options.auto_subscribe = false;
     options.protocol_version = PROTOCOL;
     options.client_capabilities = Vec::new();
     // other participants are to speak to us without compression, and ask without data streams

@@ -142,7 +142,7 @@ impl Room {
         self.order(Order::Unlisten { track_sid: track_sid.clone() }) && self.request(Request::Listened { track_sid, on: false })
     }
 
-    /// Asks the server for a track, or asks it to stop.
+    /// Asks the server for a track of sound, or asks it to stop.
     pub fn subscribe(&self, track_sid: &str, on: bool) -> bool {
         self.request(Request::Subscribe { track_sid: track_sid.to_owned(), on })
     }

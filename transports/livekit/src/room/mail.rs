@@ -57,7 +57,7 @@ impl Mail {
             Value::StreamHeader(header) => self.texts.open(&from, header),
             Value::StreamChunk(chunk) => self.texts.push(&chunk),
             Value::StreamTrailer(trailer) => {
-                if let Some(Text { id, from, topic, attributes, text, complete }) = self.texts.close(trailer) {
+                if let Some(Text { id, from, topic, attributes, content: text, complete }) = self.texts.close(trailer) {
                     out.events.push(RoomEvent::Text { topic, from, id, attributes, text, complete });
                 }
             }

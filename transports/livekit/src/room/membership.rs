@@ -105,8 +105,7 @@ impl Membership {
         self.out.signals.extend(self.published.iter().map(|track| Signal::AddTrack(track.add())));
         self.roster.absent(now);
         self.updated(&join.other_participants);
-        let wishes: Vec<(String, bool)> = self.subscribed.wishes.iter().map(|(sid, on)| (sid.clone(), *on)).collect();
-        self.out.signals.extend(wishes.into_iter().map(|(sid, on)| subscription(vec![sid], on)));
+        self.subscribe();
         self.offer_tracks();
     }
 
@@ -118,11 +117,7 @@ impl Membership {
         self.out.signals.push(Signal::SyncState(proto::SyncState {
             answer: self.answer.clone(),
             offer: self.offer.clone(),
-            subscription: Some(proto::UpdateSubscription {
-                track_sids: self.subscribed.exceptions(self.auto_subscribe),
-                subscribe: !self.auto_subscribe,
-                ..Default::default()
-            }),
+            subscription: Some(proto::UpdateSubscription { track_sids: self.subscribed.asked(), subscribe: true, ..Default::default() }),
             publish_tracks: publish_tracks.filter(|published| published.track.is_some()).collect(),
             ..Default::default()
         }));
@@ -222,8 +217,8 @@ impl Membership {
             Request::Ask(question) => self.mail.ask(id(), question, &mut self.out),
             Request::Listened { track_sid, on } => self.subscribed.listened(track_sid, on, &self.roster),
             Request::Subscribe { track_sid, on } => {
-                self.subscribed.wishes.insert(track_sid.clone(), on);
-                self.out.signals.push(subscription(vec![track_sid], on));
+                self.subscribed.wish(track_sid, on);
+                self.subscribe();
             }
             Request::Attributes(changed) => {
                 self.attributes.extend(changed.clone());
@@ -307,10 +302,15 @@ impl Membership {
             });
         }
         self.reconcile();
-        if self.auto_subscribe {
-            let video = self.subscribed.decline_video(&self.roster);
-            if !video.is_empty() {
-                self.out.signals.push(subscription(video, false));
+        self.subscribe();
+    }
+
+    /// Asks for what is wanted and not asked for yet.
+    fn subscribe(&mut self) {
+        let [start, stop] = self.subscribed.ask(&self.roster, self.auto_subscribe);
+        for (track_sids, subscribe) in [(start, true), (stop, false)] {
+            if !track_sids.is_empty() {
+                self.out.signals.push(Signal::Subscription(proto::UpdateSubscription { track_sids, subscribe, ..Default::default() }));
             }
         }
     }
@@ -334,8 +334,4 @@ fn left(leave: &proto::LeaveRequest) -> Turn {
 
 fn attributes(attributes: HashMap<String, String>) -> Signal {
     Signal::UpdateMetadata(proto::UpdateParticipantMetadata { attributes, ..Default::default() })
-}
-
-fn subscription(track_sids: Vec<String>, subscribe: bool) -> Signal {
-    Signal::Subscription(proto::UpdateSubscription { track_sids, subscribe, ..Default::default() })
 }

@@ -72,7 +72,7 @@ pub(super) struct Text {
     pub from: String,
     pub topic: String,
     pub attributes: HashMap<String, String>,
-    pub text: String,
+    pub content: String,
     pub complete: bool,
 }
 
@@ -124,8 +124,8 @@ impl Texts {
         let mut opened = self.open.remove(&trailer.stream_id)?;
         opened.attributes.extend(trailer.attributes);
         let complete = opened.whole && trailer.reason.is_empty() && opened.total.is_none_or(|total| total == opened.bytes.len() as u64);
-        let text = String::from_utf8_lossy(&opened.bytes).into_owned();
-        Some(Text { id: trailer.stream_id, from: opened.from, topic: opened.topic, attributes: opened.attributes, text, complete })
+        let content = String::from_utf8_lossy(&opened.bytes).into_owned();
+        Some(Text { id: trailer.stream_id, from: opened.from, topic: opened.topic, attributes: opened.attributes, content, complete })
     }
 
     /// Someone left: what they began will not end.
@@ -177,7 +177,7 @@ mod tests {
         assert!(sent.len() > 4, "cut into several packets");
         let received = carry(sent);
         assert_eq!(received.len(), 1);
-        assert_eq!((received[0].text.as_str(), received[0].topic.as_str(), received[0].complete), (text.as_str(), "lk.chat", true));
+        assert_eq!((received[0].content.as_str(), received[0].topic.as_str(), received[0].complete), (text.as_str(), "lk.chat", true));
     }
 
     #[test]
@@ -186,13 +186,13 @@ mod tests {
         sent.remove(2);
         assert!(!carry(sent)[0].complete);
         let endless = carry(packets(&"a".repeat(TEXT_BYTES_MAX + 1)));
-        assert_eq!((endless[0].text.len(), endless[0].complete), (TEXT_BYTES_MAX, false));
+        assert_eq!((endless[0].content.len(), endless[0].complete), (TEXT_BYTES_MAX, false));
     }
 
     #[test]
     fn a_chunk_that_comes_twice_counts_once() {
         let mut sent = packets("twice");
         sent.insert(1, sent[1].clone());
-        assert_eq!(carry(sent)[0].text, "twice");
+        assert_eq!(carry(sent)[0].content, "twice");
     }
 }

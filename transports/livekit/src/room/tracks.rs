@@ -59,10 +59,10 @@ pub(super) struct Subscribed {
     announced: HashMap<String, String>,
     /// Listened to, with whose they are and where from, so that the listener can follow.
     listened: HashMap<String, Option<(String, TrackSource)>>,
-    /// Asked for or asked to stop by the user.
-    pub wishes: HashMap<String, bool>,
-    /// Video tracks that were declined.
-    declined: Vec<String>,
+    /// What the user wants or does not want, whatever the rule.
+    wishes: HashMap<String, bool>,
+    /// What the server was asked for.
+    asked: Vec<String>,
 }
 
 impl Subscribed {
@@ -109,24 +109,31 @@ impl Subscribed {
         }
     }
 
-    /// Pictures that nobody has asked for, and that would be sent to us for nothing.
-    pub fn decline_video(&mut self, roster: &Roster) -> Vec<String> {
-        let video: Vec<String> = roster.all().flat_map(|participant| &participant.tracks).filter(|track| !track.audio).map(|track| track.sid.clone()).collect();
-        let fresh = video.iter().filter(|sid| !self.declined.contains(sid) && !self.wishes.contains_key(*sid)).cloned().collect();
-        self.declined = video;
-        fresh
+    /// The user wants a track, or wants it no more.
+    pub fn wish(&mut self, track_sid: String, on: bool) {
+        self.wishes.insert(track_sid, on);
     }
 
-    /// The tracks whose subscription is not what the server would do by itself.
-    pub fn exceptions(&self, auto_subscribe: bool) -> Vec<String> {
-        let wished = self.wishes.iter().filter(|(_, on)| **on != auto_subscribe).map(|(sid, _)| sid);
-        let declined = self.declined.iter().filter(|sid| auto_subscribe && !self.wishes.contains_key(*sid));
-        wished.chain(declined).cloned().collect()
+    /// What is to be asked for, and what is to stop: tracks of sound that are wished, or that nobody has declined where
+    /// `all` are wanted. The server is not let choose, for it would send pictures, and a line that is refused breaks its
+    /// next offer.
+    pub fn ask(&mut self, roster: &Roster, all: bool) -> [Vec<String>; 2] {
+        let audio = roster.all().flat_map(|participant| &participant.tracks).filter(|track| track.audio).map(|track| track.sid.clone());
+        let wanted: Vec<String> = audio.filter(|sid| self.wishes.get(sid).copied().unwrap_or(all)).collect();
+        let start = wanted.iter().filter(|sid| !self.asked.contains(sid)).cloned().collect();
+        let stop = self.asked.iter().filter(|sid| !wanted.contains(sid) && roster.track(sid).is_some()).cloned().collect();
+        self.asked = wanted;
+        [start, stop]
     }
 
-    /// After a rejoin the server knows of no wish, and brings nothing yet.
+    /// What the server was asked for.
+    pub fn asked(&self) -> Vec<String> {
+        self.asked.clone()
+    }
+
+    /// After a rejoin the server has been asked for nothing, and brings nothing yet.
     pub fn rejoined(&mut self) {
         self.lines.clear();
-        self.declined.clear();
+        self.asked.clear();
     }
 }
