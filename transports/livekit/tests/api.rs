@@ -29,7 +29,7 @@ async fn rooms_are_made_looked_into_and_ended() {
     let Some(server) = Server::start(None).await else { return };
     let api = server.api();
     assert_eq!(api.room("room-1").await.unwrap(), None);
-    let room = api.create_room("room-1", Duration::from_secs(60), &[voiced()]).await.unwrap();
+    let room = api.create_room("room-1", Duration::from_mins(1), &[voiced()]).await.unwrap();
     assert_eq!((room.name.as_str(), room.empty_timeout), ("room-1", 60));
     assert_eq!(api.room("room-1").await.unwrap().unwrap().sid, room.sid);
     assert!(api.list_participants("room-1").await.unwrap().is_empty());
@@ -47,7 +47,7 @@ async fn rooms_are_made_looked_into_and_ended() {
 async fn twenty_triggers_at_once_send_one_agent() {
     let Some(server) = Server::start(None).await else { return };
     let api = Arc::new(server.api());
-    api.create_room("call-1", Duration::from_secs(60), &[]).await.unwrap();
+    api.create_room("call-1", Duration::from_mins(1), &[]).await.unwrap();
     let once = Arc::new(DispatchOnce::new(Arc::clone(&api)));
     let asked = (0..20).map(|_| {
         let once = Arc::clone(&once);
@@ -92,7 +92,7 @@ async fn the_servers_webhooks_are_believed_and_altered_ones_are_not() {
     let router = Router::new().route("/telephony/livekit-webhook", post(note)).with_state(Arc::clone(&posts));
     tokio::spawn(async move { axum::serve(listener, router).await });
     let Some(server) = Server::start(Some(&url)).await else { return };
-    let room = server.api().create_room("room-1", Duration::from_secs(60), &[]).await.unwrap();
+    let room = server.api().create_room("room-1", Duration::from_mins(1), &[]).await.unwrap();
     server.api().delete_room("room-1").await.unwrap();
     until("two webhooks", async || posts.lock().unwrap().len() >= 2).await;
     let posts = posts.lock().unwrap().clone();
