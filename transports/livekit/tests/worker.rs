@@ -10,7 +10,8 @@ use server::{Server, keys, until};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use voiced_livekit::token::{AgentDispatch, Keys, ParticipantToken};
+use voiced_livekit::api::DispatchInfo;
+use voiced_livekit::token::{AgentDispatch, Keys, ParticipantToken, Secret};
 use voiced_livekit::worker::{Worker, WorkerStatus};
 
 fn voiced(metadata: &str) -> AgentDispatch {
@@ -23,6 +24,12 @@ async fn registered(worker: &Worker) {
 
 fn counted(worker: &Worker, name: &str) -> u64 {
     worker.counters().read().into_iter().find(|(counter, _)| *counter == name).map_or(0, |(_, count)| count)
+}
+
+/// Enters a room without any media.
+async fn join(server: &Server, token: &Secret) -> impl Sized {
+    let url = format!("{}rtc?auto_subscribe=1&protocol=16&access_token={}", server.url(), token.expose());
+    tokio_tungstenite::connect_async(url).await.unwrap()
 }
 
 #[tokio::test]
@@ -39,10 +46,29 @@ async fn a_dispatch_reaches_the_worker_with_metadata_and_the_rooms_end_terminate
     assert_eq!((job.identity.as_str(), job.name.as_str(), &job.url), (format!("agent-{}", job.id).as_str(), "Ana", &server.url()));
     assert!(job.room_sid.starts_with("RM_") && !job.token.expose().is_empty() && job.participant.is_none());
     assert!(!format!("{job:?}").contains(job.token.expose()));
+    // a room's end is told to an agent that is in and whose job the server has noted, which it does within a second
+    let _in_the_room = join(&server, &job.token).await;
+    let is_noted = |dispatch: DispatchInfo| dispatch.state.is_some_and(|state| state.jobs.iter().any(|noted| noted.id == job.id));
+    until("the server to note the job", async || api.list_dispatch("room-1").await.unwrap().into_iter().any(is_noted)).await;
+    until("the agent to be in", async || !api.list_participants("room-1").await.unwrap().is_empty()).await;
     api.delete_room("room-1").await.unwrap();
     until("the termination", async || *agency.terminated.lock().unwrap() == [job.id.clone()]).await;
     until("the job's end", async || counted(&worker, "jobs_succeeded") == 1).await;
     assert_eq!((counted(&worker, "jobs_accepted"), counted(&worker, "jobs_terminated")), (1, 1));
+}
+
+#[tokio::test]
+async fn a_dispatch_called_back_terminates_its_job() {
+    let Some(server) = Server::start(None).await else { return };
+    let agency = Arc::new(Agency::default());
+    let worker = hire(server.url(), keys(), &agency, 10);
+    registered(&worker).await;
+    let api = server.api();
+    let dispatch_id = api.create_dispatch("room-1", &voiced("")).await.unwrap();
+    until("the job", async || agency.job("room-1").is_some()).await;
+    api.delete_dispatch("room-1", &dispatch_id).await.unwrap();
+    until("the termination", async || agency.terminated.lock().unwrap().len() == 1).await;
+    until("the job's end", async || counted(&worker, "jobs_succeeded") == 1).await;
 }
 
 #[tokio::test]
@@ -54,8 +80,7 @@ async fn a_token_that_names_the_agent_dispatches_it() {
     let mut caller = ParticipantToken::new("room-2", "caller");
     caller.agents.push(voiced("from the token"));
     let token = keys().participant_token(&caller).unwrap();
-    let join = format!("{}rtc?auto_subscribe=1&protocol=16&access_token={}", server.url(), token.expose());
-    let (_signalling, _) = tokio_tungstenite::connect_async(join).await.unwrap();
+    let _in_the_room = join(&server, &token).await;
     until("the job", async || agency.job("room-2").is_some()).await;
     assert_eq!(agency.job("room-2").unwrap().metadata, "from the token");
 }
@@ -94,7 +119,8 @@ async fn a_draining_worker_ends_its_jobs_and_gets_no_other() {
     worker.stop_taking();
     let drained = tokio::spawn(worker.drain(Duration::from_secs(15)));
     let other = Arc::new(Agency::default());
-    let _other_worker = hire(server.url(), keys(), &other, 10);
+    let other_worker = hire(server.url(), keys(), &other, 10);
+    registered(&other_worker).await;
     for room in 2..8 {
         api.create_dispatch(&format!("room-{room}"), &voiced("")).await.unwrap();
     }
