@@ -23,5 +23,7 @@ mod sessions;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    // two are linked, by different crates, and rustls refuses to choose; it can only be chosen once, which is here
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     cli::run()
 }

@@ -26,7 +26,7 @@ use voiced_livekit::api::{DispatchOnce, ServerApi};
 use voiced_livekit::token::Keys;
 use voiced_livekit::webhook::WebhookReceiver;
 use voiced_livekit::worker::{Job, JobEnd, Jobs, Worker, WorkerSettings};
-use voiced_livekit::{LiveKit, MediaSettings};
+use voiced_livekit::{DisconnectReason, LiveKit, MediaSettings};
 use voiced_twilio::IncomingCall;
 
 use crate::call::{Observed, Request};
@@ -198,7 +198,10 @@ impl Jobs for Desk {
             let ended = call::run(&host, room_job).await;
             host.jobs().remove(&job.id);
             match ended {
-                Ok(()) => end.succeeded(),
+                Ok(room) => {
+                    end.succeeded();
+                    room.leave(DisconnectReason::Left);
+                }
                 Err(error) => {
                     tracing::warn!(room = job.room, error = format!("{error:#}"), "the room's job failed");
                     end.failed(format!("{error:#}"));

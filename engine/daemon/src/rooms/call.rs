@@ -52,8 +52,9 @@ pub struct RoomJob {
     pub stop: mpsc::Receiver<()>,
 }
 
-/// Carries a job from the join to the leave.
-pub async fn run(host: &Arc<RoomHost>, job: RoomJob) -> Result<()> {
+/// Carries a job from the join to the moment before the leave, which is for who tells the server of its end: a room is
+/// left after that, or the server takes the job for failed.
+pub async fn run(host: &Arc<RoomHost>, job: RoomJob) -> Result<Room> {
     let options = JoinOptions {
         url: job.url.clone(),
         token: job.token.clone(),
@@ -78,8 +79,7 @@ pub async fn run(host: &Arc<RoomHost>, job: RoomJob) -> Result<()> {
     }
     let ended = call.serve(events, stop).await;
     host.live().remove(&call.name);
-    room.leave(DisconnectReason::Left);
-    ended
+    ended.map(|()| room)
 }
 
 struct RoomCall {
