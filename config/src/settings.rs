@@ -58,7 +58,7 @@ pub struct Livekit {
 }
 
 impl Livekit {
-    /// The variables that are needed to reach a LiveKit server and are not set.
+    /// The variables that are needed to reach a `LiveKit` server and are not set.
     pub fn missing(&self) -> Vec<&'static str> {
         let needed = [("LIVEKIT_URL", &self.url), ("LIVEKIT_API_KEY", &self.api_key), ("LIVEKIT_API_SECRET", &self.api_secret)];
         needed.into_iter().filter(|(_, value)| value.is_empty()).map(|(name, _)| name).collect()
