@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use voiced_benches::Speech;
 use voiced_core::codec::opus::{ENCODED_LEN, OpusEncoder};
 use voiced_core::codec::{mulaw_from_sample, sample_from_f32};
-use voiced_core::frame::Rate;
 use voiced_core::id::TurnId;
 use voiced_core::leg::{ChunkEnd, Command, LegEvent, LegSettings, SpeechChunk, TextEnding, TranscriptHint};
 use voiced_core::line::ToLine;

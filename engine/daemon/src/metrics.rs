@@ -84,7 +84,13 @@ impl Metrics {
     }
 
     /// Prometheus' text form.
-    pub fn render(&self, threads: &[MeterReading], backlog: &BTreeMap<String, (u64, u64)>, twilio: &[(&'static str, u64)]) -> String {
+    pub fn render(
+        &self,
+        threads: &[MeterReading],
+        backlog: &BTreeMap<String, (u64, u64)>,
+        twilio: &[(&'static str, u64)],
+        rooms: &[(&'static str, u64)],
+    ) -> String {
         let mut out = String::new();
         let rim = [
             ("calls_taken_total", "Calls taken.", &self.calls_taken),
@@ -113,11 +119,17 @@ impl Metrics {
         family("ticks_skipped_total", "counter", "Ticks left out to catch up.", by_thread(|meter| meter.skipped));
         family("rings_full_total", "counter", "Drops at a full ring towards the rim.", by_thread(|meter| meter.rings_full));
         family("turn_asks_dropped_total", "counter", "End-of-turn questions not asked: the judge was behind.", by_thread(|meter| meter.asks_dropped));
+        family("heard_packets_total", "counter", "Callers' packets of calls that ended.", by_thread(|meter| meter.packets));
+        family("heard_packets_late_total", "counter", "Of them, those whose moment had passed.", by_thread(|meter| meter.packets_late));
+        family("heard_packets_lost_total", "counter", "Packets that never came.", by_thread(|meter| meter.packets_lost));
+        family("heard_packets_recovered_total", "counter", "Lost packets rebuilt from the next one's FEC.", by_thread(|meter| meter.packets_recovered));
+        family("heard_concealed_ms_total", "counter", "Sound made up in place of what was missing.", by_thread(|meter| meter.concealed_ms));
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         family("calls_ended_total", "counter", "Calls ended, by reason.", ended.iter().map(|(reason, n)| (format!("reason=\"{reason}\""), *n)).collect());
         family("outbox_pending", "gauge", "Events owed to a sink.", backlog.iter().map(|(sink, n)| (format!("sink=\"{sink}\""), n.0)).collect());
         family("outbox_parked", "gauge", "Events that a sink refused.", backlog.iter().map(|(sink, n)| (format!("sink=\"{sink}\""), n.1)).collect());
         family("twilio_total", "counter", "Twilio transport counts.", twilio.iter().map(|(what, n)| (format!("what=\"{what}\""), *n)).collect());
+        family("livekit_total", "counter", "LiveKit transport counts.", rooms.iter().map(|(what, n)| (format!("what=\"{what}\""), *n)).collect());
         ticks(&mut out, threads);
         let stages = STAGES.iter().copied().zip(&self.stages).chain([("barge_in_hold", &self.hold)]);
         let _ =

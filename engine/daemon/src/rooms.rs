@@ -16,16 +16,18 @@ mod whisper;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 use url::Url;
 use voiced_config::{Hear, Livekit};
 use voiced_livekit::api::{DispatchOnce, ServerApi};
 use voiced_livekit::token::Keys;
 use voiced_livekit::webhook::WebhookReceiver;
-use voiced_livekit::worker::{Job, JobEnd, Jobs, Worker, WorkerSettings};
+use voiced_livekit::worker::{Job, JobEnd, Jobs, Worker, WorkerCounters, WorkerSettings, WorkerStatus};
 use voiced_livekit::{DisconnectReason, LiveKit, MediaSettings};
 use voiced_twilio::IncomingCall;
 
@@ -38,6 +40,8 @@ use profile::JobProfile;
 
 /// What people in a room see of the agent, unless the job names it.
 const DISPLAY_NAME: &str = "Agent";
+/// A worker registers within milliseconds, unless the server is away.
+const REGISTERED_MAX: Duration = Duration::from_secs(2);
 /// What a call tells and its room has not shown yet: some seconds' worth.
 const WATCHED_MAX: usize = 256;
 /// What rooms ask of a call and it has not done yet.
@@ -59,6 +63,8 @@ pub struct RoomHost {
     jobs: Mutex<BTreeMap<String, RunningJob>>,
     /// Rooms with a call of ours in them, by name.
     live: Mutex<BTreeMap<String, LiveRoom>>,
+    /// How our worker stands, once there is one.
+    worker: OnceLock<(watch::Receiver<WorkerStatus>, Arc<WorkerCounters>)>,
     /// The audio threads' time at the last report: ticks and µs in them.
     measured: Mutex<(u64, u64)>,
 }
@@ -97,6 +103,7 @@ impl RoomHost {
             recordings,
             jobs: Mutex::default(),
             live: Mutex::default(),
+            worker: OnceLock::new(),
             measured: Mutex::default(),
         }))
     }
@@ -110,7 +117,24 @@ impl RoomHost {
             display_name: DISPLAY_NAME.into(),
             jobs_max: self.settings.jobs_max,
         };
-        Worker::start(&settings, Arc::new(Desk(Arc::clone(self))))
+        let worker = Worker::start(&settings, Arc::new(Desk(Arc::clone(self))));
+        let _ = self.worker.set((worker.status(), worker.counters())); // there is one worker
+        worker
+    }
+
+    /// What was counted of rooms and jobs.
+    pub fn counts(&self) -> Vec<(&'static str, u64)> {
+        let worker = self.worker.get().map(|(_, counters)| counters.read());
+        self.media.counters().read().into_iter().chain(worker.into_iter().flatten()).collect()
+    }
+
+    /// Waits a little for our worker: a job dispatched before any worker is there is lost.
+    async fn registered(&self) {
+        if let Some((status, _)) = self.worker.get() {
+            let mut status = status.clone();
+            // another host of our name may be there all the same
+            let _ = timeout(REGISTERED_MAX, status.wait_for(|status| *status == WorkerStatus::Registered)).await;
+        }
     }
 
     /// A room for a phone call, where calls have one: what the call tells goes into the first, what the room asks of the

@@ -153,7 +153,12 @@ fn sinks(settings: &Settings) -> Result<Vec<Sink>> {
 
 fn router(settings: &Settings, address: SocketAddr, verify_signatures: bool, sessions: &Arc<Sessions>, rooms: Option<&Arc<RoomHost>>) -> Result<Router> {
     let twilio_counters = Arc::new(TwilioCounters::default());
-    let status = Arc::new(Status { sessions: Arc::clone(sessions), twilio: Arc::clone(&twilio_counters), phone_number: settings.twilio.phone_number.clone() });
+    let status = Arc::new(Status {
+        sessions: Arc::clone(sessions),
+        twilio: Arc::clone(&twilio_counters),
+        rooms: rooms.cloned(),
+        phone_number: settings.twilio.phone_number.clone(),
+    });
     let public = if settings.server.webhook_url.is_empty() { format!("http://{address}") } else { settings.server.webhook_url.clone() };
     let twilio = TwilioSettings {
         auth_token: secret(&settings.twilio.auth_token),

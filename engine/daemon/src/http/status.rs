@@ -15,12 +15,14 @@ use utoipa::ToSchema;
 use voiced_twilio::TwilioCounters;
 
 use super::refusal::Refusal;
+use crate::rooms::RoomHost;
 use crate::sessions::{Session, Sessions};
 
 /// Whom to ask.
 pub struct Status {
     pub sessions: Arc<Sessions>,
     pub twilio: Arc<TwilioCounters>,
+    pub rooms: Option<Arc<RoomHost>>,
     pub phone_number: String,
 }
 
@@ -86,7 +88,8 @@ pub async fn metrics(State(status): State<Arc<Status>>) -> Response {
         Ok(Ok(backlog)) => backlog,
         Ok(Err(error)) | Err(error) => return Refusal::of(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     };
-    let text = status.sessions.metrics.render(&status.sessions.engine.meters(), &backlog, &status.twilio.read());
+    let rooms = status.rooms.as_ref().map(|rooms| rooms.counts()).unwrap_or_default();
+    let text = status.sessions.metrics.render(&status.sessions.engine.meters(), &backlog, &status.twilio.read(), &rooms);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 

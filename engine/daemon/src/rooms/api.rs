@@ -57,6 +57,7 @@ impl Rooms for RoomHost {
     }
 
     async fn dispatch(&self, room: &str, metadata: &str) -> Result<Dispatched, RoomsError> {
+        self.registered().await;
         match self.dispatch.dispatch(room, &self.agent(metadata)).await.map_err(told)? {
             api::Dispatched::Now(_) => Ok(Dispatched::Now),
             api::Dispatched::Before(_) => Ok(Dispatched::Already),
@@ -148,6 +149,7 @@ fn kind(kind: ParticipantKind) -> Kind {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "what `map_err` hands over")]
 fn told(error: ApiError) -> RoomsError {
     if error.is_not_found() { RoomsError::NotFound } else { RoomsError::Unavailable(error.to_string()) }
 }

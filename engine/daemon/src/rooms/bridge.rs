@@ -16,10 +16,10 @@ use anyhow::{Context, Result};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep;
 use voiced_core::conversation::Input;
+use voiced_core::id::GuestId;
 use voiced_core::packet::{Codec, Packet};
 use voiced_livekit::token::{Grants, ParticipantToken, TokenKind};
 use voiced_livekit::{DisconnectReason, JoinOptions, Participant, ParticipantKind, PublishTrack, RemoteTrack, Room, RoomEvent, RpcError};
-use voiced_core::id::GuestId;
 
 use super::RoomHost;
 use super::show::{Show, state};
@@ -269,9 +269,12 @@ impl Bridge {
                 let asked = self.requests.send(Request::Guest { codec: codec(track), to_caller: true, to_agent: false, joined }).await.is_ok();
                 if let (true, Ok(mut port)) = (asked, port.await) {
                     person.guest = Some(port.id);
-                    let _ = self.agent.listen(&track.sid, Box::new(move |packet| {
-                        let _ = port.packets.push(packet); // a call that is that far behind hears better without it
-                    }));
+                    let _ = self.agent.listen(
+                        &track.sid,
+                        Box::new(move |packet| {
+                            let _ = port.packets.push(packet); // a call that is that far behind hears better without it
+                        }),
+                    );
                 } else {
                     tracing::warn!(room = self.agent.name(), identity, "too many people speak in this call already");
                 }

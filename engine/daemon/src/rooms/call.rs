@@ -18,10 +18,10 @@ use voiced_core::packet::Codec;
 use voiced_events::deliver::unix_ms;
 use voiced_livekit::{DisconnectReason, JoinOptions, Participant, ParticipantKind, PublishTrack, RemoteTrack, Room, RoomEvent, RpcError};
 
-use super::{LiveRoom, REQUESTS_MAX, RoomHost, WATCHED_MAX};
 use super::linked::{Linked, Move};
 use super::profile::JobProfile;
 use super::show::{Show, state};
+use super::{LiveRoom, REQUESTS_MAX, RoomHost, WATCHED_MAX};
 use crate::call::{Line, Observed, Request};
 use crate::sessions::{NewCall, Session};
 
@@ -117,7 +117,7 @@ impl RoomCall {
                 _ = stop.recv() => return self.gone(Gone::HungUp).await,
                 () = sleep_until(self.leave_at), if away => return self.gone(Gone::HungUp).await,
                 heard = hear(&mut self.live) => match heard {
-                    Heard::Say(said) => self.say(said),
+                    Heard::Say(said) => self.say(&said),
                     Heard::Watched(observed) => self.show(&observed),
                     Heard::Over => return Ok(()),
                 },
@@ -133,7 +133,7 @@ impl RoomCall {
             RoomEvent::Text { topic, from, text, complete: true, .. } if topic == "lk.chat" && self.may_talk(&from) => self.tell(Input::Typed(text)),
             RoomEvent::Dtmf { from, digit } if self.linked.is(&from) => {
                 for digit in digit.chars() {
-                    self.from_line(FromLine::Dtmf(digit));
+                    self.line_says(FromLine::Dtmf(digit));
                 }
             }
             RoomEvent::RpcRequest(request) => {
@@ -189,11 +189,14 @@ impl RoomCall {
             return;
         }
         let (from, metrics) = (live.from.clone(), Arc::clone(&self.host.sessions.metrics));
-        let _ = self.room.listen(&track.sid, Box::new(move |packet| {
-            if from.try_send(FromLine::Audio(packet)).is_err() {
-                metrics.packets_dropped.add(1);
-            }
-        }));
+        let _ = self.room.listen(
+            &track.sid,
+            Box::new(move |packet| {
+                if from.try_send(FromLine::Audio(packet)).is_err() {
+                    metrics.packets_dropped.add(1);
+                }
+            }),
+        );
     }
 
     /// Somebody else's sound goes into the call as a guest's, as long as the track lives.
@@ -206,9 +209,12 @@ impl RoomCall {
         let (room, sid) = (self.room.clone(), track.sid.clone());
         tokio::spawn(async move {
             let Ok(mut port) = port.await else { return };
-            let _ = room.listen(&sid, Box::new(move |packet| {
-                let _ = port.packets.push(packet); // a call that is that far behind hears better without it
-            }));
+            let _ = room.listen(
+                &sid,
+                Box::new(move |packet| {
+                    let _ = port.packets.push(packet); // a call that is that far behind hears better without it
+                }),
+            );
         });
     }
 
@@ -251,15 +257,15 @@ impl RoomCall {
     }
 
     /// What the call wants of its line. Nothing is queued at the far end, so a mark is reached when it is met.
-    fn say(&mut self, said: ToLine) {
-        match said {
+    fn say(&mut self, said: &ToLine) {
+        match *said {
             ToLine::Audio(packet) => {
                 let _ = self.room.send(VOICE, packet); // what the room drops it counts
             }
-            ToLine::Mark(number) => self.from_line(FromLine::Mark(number)),
+            ToLine::Mark(number) => self.line_says(FromLine::Mark(number)),
             ToLine::Clear => {}
             // the call's task ends by itself, and with it our stay
-            ToLine::HangUp => self.from_line(FromLine::Gone(Gone::HungUp)),
+            ToLine::HangUp => self.line_says(FromLine::Gone(Gone::HungUp)),
         }
     }
 
@@ -281,7 +287,7 @@ impl RoomCall {
         }
     }
 
-    fn from_line(&self, from: FromLine) {
+    fn line_says(&self, from: FromLine) {
         if let Some(live) = &self.live {
             let _ = live.from.try_send(from); // a call that takes nothing is ending
         }
@@ -311,6 +317,7 @@ fn is_human(participant: &Participant) -> bool {
     matches!(participant.kind, ParticipantKind::Standard | ParticipantKind::Sip)
 }
 
+#[allow(clippy::large_enum_variant)] // nearly every one is sound, passed on at once
 enum Heard {
     Say(ToLine),
     Watched(Observed),

@@ -39,7 +39,11 @@ impl Linked {
     pub fn sees(&mut self, participant: &Participant) -> Move {
         match &mut self.chosen {
             Some(chosen) if chosen.identity == participant.identity => {
-                if std::mem::take(&mut chosen.away) { Move::Back } else { Move::Linked }
+                if std::mem::take(&mut chosen.away) {
+                    Move::Back
+                } else {
+                    Move::Linked
+                }
             }
             Some(_) => Move::Nothing,
             None => {

@@ -21,11 +21,9 @@ impl JobProfile {
     pub fn new(room: &str, metadata: &str, host: &Profile) -> Self {
         let (job, mut warnings) = JobSettings::parse(metadata);
         let mut profile = host.clone();
-        for (role, key, wish, place) in [
-            (Role::Stt, "stt", job.stt, &mut profile.stt),
-            (Role::Llm, "llm", job.llm, &mut profile.llm),
-            (Role::Tts, "tts", job.tts, &mut profile.tts),
-        ] {
+        for (role, key, wish, place) in
+            [(Role::Stt, "stt", job.stt, &mut profile.stt), (Role::Llm, "llm", job.llm, &mut profile.llm), (Role::Tts, "tts", job.tts, &mut profile.tts)]
+        {
             let Some(wish) = wish else { continue };
             match Descriptor::parse(role, &wish) {
                 Ok(_) => *place = wish,

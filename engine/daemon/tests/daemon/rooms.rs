@@ -14,7 +14,11 @@ use crate::venue::{Venue, agent_sounds, post, reads, session};
 fn repairs() -> Script {
     let lines = ["My kitchen sink is leaking.", "It is twelve Oak Street."];
     let caller = move |_: usize, utterance: usize| lines[utterance.min(lines.len() - 1)].to_owned();
-    let agent = |_: &serde_json::Value| Answer { text: "I am sorry to hear that. We will send somebody who knows about sinks. Where do you live?".into(), stage: None, hang_up: false };
+    let agent = |_: &serde_json::Value| Answer {
+        text: "I am sorry to hear that. We will send somebody who knows about sinks. Where do you live?".into(),
+        stage: None,
+        hang_up: false,
+    };
     Script { caller: Arc::new(caller), agent: Arc::new(agent), ..Script::default() }
 }
 
@@ -56,7 +60,8 @@ async fn a_phone_that_enters_a_room_by_sip_is_met_by_the_agent_that_the_webhook_
     let port = free_port();
     let Some(venue) = Venue::telling(Some(port)).await else { return };
     let host = venue.host(repairs(), &[("PORT", &port.to_string())]).await;
-    let token = venue.server.token("line-1", "sip_15550001111").with_kind("sip").with_attributes([("sip.phoneNumber", "+15550001111"), ("sip.callID", "SCL_1")]);
+    let token =
+        venue.server.token("line-1", "sip_15550001111").with_kind("sip").with_attributes([("sip.phoneNumber", "+15550001111"), ("sip.callID", "SCL_1")]);
     let mut phone = venue.enters(token).await;
     reads(&mut phone, "Hello.").await;
     let (_, sessions) = host.get("/sessions").await;

@@ -69,7 +69,9 @@ impl Venue {
         if !path.exists() {
             let spec = hound::WavSpec { channels: 1, sample_rate: 8_000, bits_per_sample: 16, sample_format: hound::SampleFormat::Int };
             let mut file = hound::WavWriter::create(&path, spec).expect("a file");
-            spoken(text).into_iter().for_each(|sample| file.write_sample(sample).expect("room on disk"));
+            for sample in spoken(text) {
+                file.write_sample(sample).expect("room on disk");
+            }
             file.finalize().expect("room on disk");
         }
         Command::Play(path)

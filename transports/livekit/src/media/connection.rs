@@ -49,8 +49,9 @@ pub(crate) struct PublishLine {
 }
 
 pub(super) struct Connection {
-    pub publisher: Peer,
-    pub subscriber: Peer,
+    /// Boxed: a peer is some 9 KB, and moves when rooms come and go.
+    pub publisher: Box<Peer>,
+    pub subscriber: Box<Peer>,
     sending: Vec<Sending>,
     hearing: Vec<Hearing>,
     lines: Vec<TrackLine>,
@@ -82,7 +83,7 @@ struct Channels {
 }
 
 impl Connection {
-    pub fn new(publisher: Peer, subscriber: Peer, events: mpsc::Sender<MediaEvent>, counters: Arc<RoomCounters>) -> Self {
+    pub fn new(publisher: Box<Peer>, subscriber: Box<Peer>, events: mpsc::Sender<MediaEvent>, counters: Arc<RoomCounters>) -> Self {
         Self {
             publisher,
             subscriber,
@@ -98,7 +99,7 @@ impl Connection {
     }
 
     /// Fresh peers for the same room; who listens goes on listening. The old peers are returned for closing.
-    pub fn renew(&mut self, publisher: Peer, subscriber: Peer, events: mpsc::Sender<MediaEvent>) -> [Peer; 2] {
+    pub fn renew(&mut self, publisher: Box<Peer>, subscriber: Box<Peer>, events: mpsc::Sender<MediaEvent>) -> [Box<Peer>; 2] {
         self.events = events;
         self.sending.clear();
         self.lines.clear();

@@ -279,16 +279,16 @@ impl Rooms {
         }
     }
 
-    fn peers(&mut self, key: Key, route: IpAddr, now: Instant) -> io::Result<[Peer; 2]> {
-        let mut peer = |side| -> io::Result<Peer> {
+    fn peers(&mut self, key: Key, route: IpAddr, now: Instant) -> io::Result<[Box<Peer>; 2]> {
+        let mut peer = |side| -> io::Result<Box<Peer>> {
             let sockets = Sockets::bind(&self.bind, route, &mut self.ids, &self.registry)?;
             self.sockets.extend(sockets.tokens().map(|token| (token, (key, side))));
-            Ok(Peer::new(self.certificate.as_ref(), sockets, now))
+            Ok(Box::new(Peer::new(self.certificate.as_ref(), sockets, now)))
         };
         Ok([peer(Side::Publisher)?, peer(Side::Subscriber)?])
     }
 
-    fn forget(&mut self, peers: [Peer; 2], now: Instant) {
+    fn forget(&mut self, peers: [Box<Peer>; 2], now: Instant) {
         for mut peer in peers {
             for token in peer.tokens() {
                 self.sockets.remove(&token);
