@@ -19,7 +19,8 @@ fn repairs() -> Script {
         stage: None,
         hang_up: false,
     };
-    Script { caller: Arc::new(caller), agent: Arc::new(agent), ..Script::default() }
+    // quick words: the offline voice says five in little more than a second
+    Script { caller: Arc::new(caller), agent: Arc::new(agent), caller_word_ms: 100, utterance_gap_ms: 600, ..Script::default() }
 }
 
 #[tokio::test]
