@@ -83,6 +83,8 @@ struct Bridge {
     people: BTreeMap<String, Person>,
     ordered: HashMap<String, SupervisorMode>,
     show: Show,
+    /// The call's sound goes into these rooms as long as this is held.
+    tapped: Arc<()>,
 }
 
 /// Someone in the room.
@@ -128,6 +130,7 @@ impl Bridge {
             requests: call.requests.clone(),
             people: BTreeMap::new(),
             ordered: HashMap::new(),
+            tapped: Arc::default(),
         };
         bridge.tap().await;
         Ok((bridge, events))
@@ -148,12 +151,13 @@ impl Bridge {
     /// The call's sound into the room.
     async fn tap(&self) {
         let (caller, agent) = (self.caller.clone(), self.agent.clone());
+        let tapped = Arc::downgrade(&self.tapped);
         let tap = move |side, packet: &Packet| {
             let _ = match side {
                 Side::Caller => caller.send(0, *packet), // what a room drops it counts
                 Side::Agent => agent.send(0, *packet),
             };
-            true
+            tapped.strong_count() > 0
         };
         let _ = self.requests.send(Request::Tap(Box::new(tap))).await; // a call that is over ends the bridge
     }

@@ -73,12 +73,14 @@ pub async fn run(host: &Arc<RoomHost>, job: RoomJob) -> Result<Room> {
         linked: Linked::new(participant),
         leave_at: Instant::now() + NOBODY_MAX,
         live: None,
+        hung_up: false,
     };
     for other in room.participants().iter() {
         call.joined(other)?;
     }
     let ended = call.serve(events, stop).await;
     host.live().remove(&call.name);
+    call.end_phone().await;
     ended.map(|()| room)
 }
 
@@ -92,6 +94,8 @@ struct RoomCall {
     /// When the room is left unless somebody is there.
     leave_at: Instant,
     live: Option<Live>,
+    /// The agent has ended the call.
+    hung_up: bool,
 }
 
 /// The call, once somebody is there to talk with.
@@ -265,7 +269,10 @@ impl RoomCall {
             ToLine::Mark(number) => self.line_says(FromLine::Mark(number)),
             ToLine::Clear => {}
             // the call's task ends by itself, and with it our stay
-            ToLine::HangUp => self.line_says(FromLine::Gone(Gone::HungUp)),
+            ToLine::HangUp => {
+                self.hung_up = true;
+                self.line_says(FromLine::Gone(Gone::HungUp));
+            }
         }
     }
 
@@ -290,6 +297,16 @@ impl RoomCall {
     fn line_says(&self, from: FromLine) {
         if let Some(live) = &self.live {
             let _ = live.from.try_send(from); // a call that takes nothing is ending
+        }
+    }
+
+    /// A phone stays on the line until it is put out of the room; a person with a browser sees that the agent has left.
+    async fn end_phone(&self) {
+        let phone = self.linked.identity().filter(|_| self.hung_up && self.linked.is_phone() && !self.linked.is_away());
+        if let Some(identity) = phone
+            && let Err(error) = self.host.api.remove_participant(&self.name, identity).await
+        {
+            tracing::warn!(room = self.name, %error, "the phone is not hung up");
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 use voiced_core::codec::sample_from_mulaw;
-use voiced_lab::livekit::Peer;
+use voiced_lab::livekit::{Command, Peer};
 use voiced_lab::phone::{CallReport, Step};
 use voiced_lab::providers::{Answer, Script};
 
@@ -23,7 +23,9 @@ fn listening(asked: &Asked) -> Script {
         asked.lock().expect("nobody panicked").push(request["messages"].to_string());
         Answer { text: "I have written that down for you.".into(), stage: None, hang_up: false }
     };
-    Script { caller: Arc::new(|_, _| "My kitchen sink is leaking.".to_owned()), agent: Arc::new(agent), ..Script::default() }
+    // the first stream is the caller's, later ones are whispers
+    let said = |stream: usize, _: usize| if stream == 0 { "My kitchen sink is leaking." } else { "Offer her a discount." }.to_owned();
+    Script { caller: Arc::new(said), agent: Arc::new(agent), caller_word_ms: 100, ..Script::default() }
 }
 
 /// A phone call that talks for a while, and its room.
@@ -88,8 +90,11 @@ async fn a_supervisor_whispers_to_the_agent_and_takes_its_place() {
     let mut bob = venue.enters(venue.server.token(&room, "bob")).await;
     bob.wait_for("participant_joined", |event| event.text("kind") == "sip").await.expect("the caller is there");
     supervise(&host, &room, "bob", "whisper").await;
-    bob.send(&voiced_lab::livekit::Command::Chat("Offer her a discount.".into())).expect("bob writes");
-    until("the model is asked with the whisper", async || asked.lock().expect("nobody panicked").iter().any(|messages| messages.contains("discount"))).await;
+    bob.send(&Command::Chat("Be brief.".into())).expect("bob writes");
+    bob.send(&venue.line("Offer her a discount.")).expect("bob whispers");
+    for whisper in ["unheard by the caller: Be brief.", "discount"] {
+        until(whisper, async || asked.lock().expect("nobody panicked").iter().any(|messages| messages.contains(whisper))).await;
+    }
     agent_sounds(&mut bob, false).await;
     supervise(&host, &room, "bob", "takeover").await;
     let before = asked.lock().expect("nobody panicked").len();

@@ -20,7 +20,7 @@ fn repairs() -> Script {
         hang_up: false,
     };
     // quick words: the offline voice says five in little more than a second
-    Script { caller: Arc::new(caller), agent: Arc::new(agent), caller_word_ms: 100, utterance_gap_ms: 600, ..Script::default() }
+    Script { caller: Arc::new(caller), agent: Arc::new(agent), caller_word_ms: 100, utterance_gap_ms: 600 }
 }
 
 #[tokio::test]
@@ -60,7 +60,9 @@ async fn a_person_in_a_room_talks_interrupts_and_writes_and_the_events_tell_it()
 async fn a_phone_that_enters_a_room_by_sip_is_met_by_the_agent_that_the_webhook_brings() {
     let port = free_port();
     let Some(venue) = Venue::telling(Some(port)).await else { return };
-    let host = venue.host(repairs(), &[("PORT", &port.to_string())]).await;
+    let silence = [("PORT", port.to_string()), ("VOICED_TURN__SILENCE_MS", "1500".into()), ("VOICED_AGENT__SILENCE_PROMPTS", "[]".into())];
+    let silence: Vec<_> = silence.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let host = venue.host(repairs(), &silence).await;
     let token =
         venue.server.token("line-1", "sip_15550001111").with_kind("sip").with_attributes([("sip.phoneNumber", "+15550001111"), ("sip.callID", "SCL_1")]);
     let mut phone = venue.enters(token).await;
@@ -68,7 +70,8 @@ async fn a_phone_that_enters_a_room_by_sip_is_met_by_the_agent_that_the_webhook_
     let (_, sessions) = host.get("/sessions").await;
     let sessions: serde_json::Value = serde_json::from_str(&sessions).expect("JSON");
     assert_eq!((&sessions["byType"]["sip"], &sessions["sessions"][0]["from"]), (&json!(1), &json!("+15550001111")), "{sessions}");
-    phone.leave().await.expect("the phone hangs up");
+    // nobody says anything: the agent says goodbye and hangs up, and the phone is put out of the room
+    phone.wait_for("disconnected", |_| true).await.expect("the phone is hung up on");
     story::of_session(&host, "room-line-1").await;
 }
 
