@@ -7,7 +7,7 @@ use crate::time::MediaTime;
 pub enum PlayoutEvent {
     /// The first sound was handed to the line.
     Started,
-    /// A phrase was heard to its end. Not told of phrases heard to their end just before a cut: its [`HeardUntil`] does.
+    /// A phrase was heard to its end. Not told of phrases heard to their end just before a cut: its [`HeardUntil`](crate::leg::HeardUntil) does.
     PhraseHeard(u32),
     /// All of the reply was heard.
     ReplyHeard {
