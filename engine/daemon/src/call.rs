@@ -1,6 +1,9 @@
 //! One call on the rim: `select → apply`. Whatever happens (the line, the leg, a provider, time) becomes an input of the
 //! pure [`Conversation`]; the actions that it answers are carried out here, each by one short function.
 
+mod ear;
+mod reporter;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,7 +12,7 @@ use rtrb::Consumer;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Duration, MissedTickBehavior, interval, sleep};
 use voiced_core::conversation::{Action, Conversation, Input, TurnTiming};
-use voiced_core::event::{CallEvent, CallEventKind, EventSpeaker};
+use voiced_core::event::{CallEventKind, EventSpeaker};
 use voiced_core::id::{GuestId, TurnId};
 use voiced_core::leg::{Command, LegEvent};
 use voiced_core::line::{FromLine, Gone, ToLine};
@@ -24,6 +27,8 @@ use voiced_rt::{CallPort, GuestPort};
 use crate::agent::{Agent, SttFeed};
 use crate::metrics::Metrics;
 use crate::replies::{Replies, Said};
+use ear::Ear;
+use reporter::reporter;
 
 /// How often timeouts are looked at.
 const TICK: Duration = Duration::from_millis(100);
@@ -31,13 +36,9 @@ const TICK: Duration = Duration::from_millis(100);
 const AGAIN: Duration = Duration::from_millis(20);
 /// What providers may say before the call has taken it in: seconds of sound; they wait beyond it.
 const SAID_MAX: usize = 128;
-/// Events waiting for the disk: a call makes one every few seconds.
-const REPORTS_MAX: usize = 64;
 /// A streaming speech-to-text gets sound in messages of 60 ms, and at once when a settled text is asked for: a message costs
 /// more than what is in it, and a guess of the words some 20 ms later delays no answer.
 const STT_MESSAGE_MS: usize = 60;
-/// Sound before the moment that speech was noticed, for a transcript that begins with the first syllable: 480 ms of 10 ms frames.
-const PRE_ROLL_FRAMES: usize = 48;
 /// Who may be shown a call's sound: its room and a recording, with room for a second of each.
 const TAPS_MAX: usize = 4;
 /// A line that takes nothing this long is dead; Twilio's socket buffers more than a second before that.
@@ -265,26 +266,13 @@ impl Call {
 
     /// The leg's rings, both ways.
     async fn serve_leg(&mut self) {
+        self.take_ear(); // before the events: what was heard before a pause is settled at it
         while let Ok(event) = self.port.events.pop() {
             self.observe(Observed::Leg(event));
             self.context.metrics.leg(&event);
             self.take_turn(&event);
             self.apply(Input::Leg(event)).await;
         }
-        if let Some(ear) = &mut self.port.ear {
-            while let Ok(frame) = ear.pop() {
-                let bytes: Vec<u8> = frame.samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
-                if self.context.agent.feed == SttFeed::Heard {
-                    self.unsent.extend_from_slice(&bytes);
-                    continue;
-                }
-                let Some(input) = self.ear.frame(Bytes::from(bytes)) else { continue };
-                if let Some(stt) = &self.stt {
-                    let _ = stt.try_send(input); // a stuck session loses sound, not the call
-                }
-            }
-        }
-        self.feed_in_messages();
         while let Some(Ok(packet)) = self.port.agent.as_mut().map(Consumer::pop) {
             self.tap(Side::Agent, &packet);
         }
@@ -307,6 +295,20 @@ impl Call {
                 self.tap(Side::Agent, packet);
             }
         }
+    }
+
+    /// What the leg has heard, to speech to text.
+    fn take_ear(&mut self) {
+        let Some(ear) = &mut self.port.ear else { return };
+        while let Ok(frame) = ear.pop() {
+            let bytes = frame.samples.iter().flat_map(|sample| sample.to_le_bytes());
+            if self.context.agent.feed == SttFeed::Heard {
+                self.unsent.extend(bytes);
+            } else if let (Some(input), Some(stt)) = (self.ear.frame(bytes.collect()), &self.stt) {
+                let _ = stt.try_send(input); // a stuck session loses sound, not the call
+            }
+        }
+        self.feed_in_messages();
     }
 
     /// For a speech-to-text that wants a turn and not a stream: a session for each, with the sound before its begin.
@@ -339,6 +341,7 @@ impl Call {
         match action {
             Action::Command(command) => self.command(command),
             Action::Finalize => {
+                self.take_ear();
                 self.feed_unsent();
                 self.feed(SttInput::Finalize);
             }
@@ -408,60 +411,6 @@ impl Call {
         }
         if self.reports.send((unix_ms(), kind)).await.is_err() {
             tracing::error!(session = self.context.session_id, "an event was lost: the event store has stopped");
-        }
-    }
-}
-
-/// Writes a call's events in order; ends when the call does.
-fn reporter(context: &CallContext) -> (mpsc::Sender<(u64, CallEventKind)>, tokio::task::JoinHandle<()>) {
-    let (reports, mut waiting) = mpsc::channel::<(u64, CallEventKind)>(REPORTS_MAX);
-    let (outbox, session_id, call_sid) = (context.outbox.clone(), context.session_id.clone(), context.call_sid.clone());
-    let task = tokio::spawn(async move {
-        // a call that is connected once more goes on in its session: two events of one number would be one
-        let session = session_id.clone();
-        let counted = outbox.with(move |store| store.next_sequence(&session)).await;
-        let mut sequence = counted.and_then(|next| next).unwrap_or(0);
-        while let Some((at_unix_ms, kind)) = waiting.recv().await {
-            let event = CallEvent { session_id: session_id.clone(), call_sid: call_sid.clone(), at_unix_ms, sequence, kind };
-            outbox.record(event).await; // a refusal of the disk is logged there
-            sequence += 1;
-        }
-    });
-    (reports, task)
-}
-
-/// Decides what of the heard sound goes to a speech-to-text that wants utterances, not silence: from a little before the
-/// caller begins until the turn is over.
-#[derive(Default)]
-struct Ear {
-    open: bool,
-    before: std::collections::VecDeque<Bytes>,
-}
-
-impl Ear {
-    fn frame(&mut self, sound: Bytes) -> Option<SttInput> {
-        if self.open {
-            return Some(SttInput::Audio(sound));
-        }
-        if self.before.len() == PRE_ROLL_FRAMES {
-            self.before.pop_front();
-        }
-        self.before.push_back(sound);
-        None
-    }
-
-    /// Opens and closes with the caller's turn; when it opens, the sound before its begin comes back.
-    fn turn(&mut self, event: &LegEvent) -> Option<Vec<Bytes>> {
-        match event {
-            LegEvent::SpeechStarted { .. } | LegEvent::Resumed { .. } | LegEvent::Held { .. } | LegEvent::Interrupted { .. } if !self.open => {
-                self.open = true;
-                Some(self.before.drain(..).collect())
-            }
-            LegEvent::TurnEnded { .. } | LegEvent::Unheld { .. } => {
-                self.open = false;
-                None
-            }
-            _ => None,
         }
     }
 }

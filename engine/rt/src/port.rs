@@ -25,6 +25,8 @@ const OUTGOING_MAX: usize = 96;
 const EVENTS_MAX: usize = 64;
 /// Heard frames: 1.28 s for a rim that is late.
 const EAR_MAX: usize = 128;
+/// Heard frames that are worth waking the rim for: 60 ms, a message to a speech-to-text; an event wakes it for fewer.
+const EAR_TOGETHER: usize = 6;
 /// The agent alone, in real time: 64 × 20 ms for a room that is late.
 const AGENT_MAX: usize = 64;
 
@@ -53,7 +55,7 @@ pub struct CallPort {
     pub ear: Option<Consumer<EarFrame>>,
     /// The agent's sound alone, without the guests', as it plays; when the leg's settings ask for it.
     pub agent: Option<Consumer<Packet>>,
-    /// Rung while `outgoing`, `events`, `ear` or `agent` hold something.
+    /// Rung while `outgoing`, `events` or `agent` hold something, or `ear` 60 ms.
     pub bell: Arc<Bell>,
     guests: GuestDoor,
 }
@@ -89,7 +91,7 @@ impl SlotPort {
 
     /// Raises the bell if the rim has anything to fetch.
     pub(crate) fn announce(&self) {
-        let holds_ear = self.ear.as_ref().is_some_and(|ear| ear.slots() < EAR_MAX);
+        let holds_ear = self.ear.as_ref().is_some_and(|ear| ear.slots() <= EAR_MAX - EAR_TOGETHER);
         let holds_agent = self.agent.as_ref().is_some_and(|agent| agent.slots() < AGENT_MAX);
         if holds_ear || holds_agent || self.outgoing.slots() < OUTGOING_MAX || self.events.slots() < EVENTS_MAX {
             self.bell.raise();
