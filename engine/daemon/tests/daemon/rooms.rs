@@ -1,11 +1,17 @@
 //! People in LiveKit rooms meet the agent: on a real server, with the official SDK.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use voiced_core::packet::Codec;
 use voiced_lab::livekit::Command;
 use voiced_lab::providers::{Answer, Script};
+use voiced_livekit::{JoinOptions, LiveKit, MediaSettings, PublishTrack, RoomEvent};
 
+use crate::PATIENCE;
 use crate::story;
 use crate::until;
 use crate::venue::{Venue, agent_sounds, post, reads, session};
@@ -73,6 +79,49 @@ async fn a_phone_that_enters_a_room_by_sip_is_met_by_the_agent_that_the_webhook_
     // nobody says anything: the agent says goodbye and hangs up, and the phone is put out of the room
     phone.wait_for("disconnected", |_| true).await.expect("the phone is hung up on");
     story::of_session(&host, "room-line-1").await;
+}
+
+#[tokio::test]
+async fn twenty_rooms_at_once_are_each_greeted_and_each_told() {
+    let Some(venue) = Venue::open().await else { return };
+    let host = venue.host(repairs(), &[]).await;
+    let media = LiveKit::start(MediaSettings::default()).expect("a media thread");
+    let mut people = JoinSet::new();
+    let mut names = Vec::new();
+    for number in 0..20 {
+        let (name, token) = session(&host, &format!("person-{number}"), json!({})).await;
+        names.push(name);
+        let (media, url) = (media.clone(), venue.server.url());
+        people.spawn(async move {
+            let microphone = PublishTrack { name: "microphone".into(), codec: Codec::Opus };
+            let options = JoinOptions { url, token, publish: vec![microphone], auto_subscribe: true, attributes: HashMap::new() };
+            let (room, mut events) = media.join(options).await.expect("in the room");
+            let (heard, mut greeting) = mpsc::channel(1_000);
+            while let Some(event) = events.recv().await {
+                if let RoomEvent::TrackSubscribed { track, .. } = event {
+                    let heard = heard.clone();
+                    let listener = move |packet| {
+                        let _ = heard.try_send(packet); // enough were heard long before it is full
+                    };
+                    room.listen(&track.sid, Box::new(listener));
+                    break;
+                }
+            }
+            // 300 ms of the one word of the greeting
+            for _ in 0..15 {
+                greeting.recv().await.expect("the agent's voice");
+            }
+            room
+        });
+    }
+    let rooms = tokio::time::timeout(PATIENCE, people.join_all()).await.expect("all are greeted");
+    let (_, sessions) = host.get("/sessions").await;
+    assert!(sessions.contains(r#""room":20"#), "{sessions}");
+    drop(rooms);
+    for name in names {
+        assert_eq!(post(&host, "/session/end", json!({ "roomName": name })).await.0, 204);
+        story::of_session(&host, &format!("room-{name}")).await;
+    }
 }
 
 /// A port that was free a moment ago.
