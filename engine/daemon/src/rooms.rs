@@ -158,14 +158,10 @@ impl RoomHost {
     }
 
     /// The agent in this room, and nobody else, is sent away.
-    fn dismiss(&self, room: &str) -> bool {
-        let jobs = self.jobs();
-        let mut found = false;
-        for job in jobs.values().filter(|job| job.room == room) {
+    fn dismiss(&self, room: &str) {
+        for job in self.jobs().values().filter(|job| job.room == room) {
             let _ = job.stop.try_send(()); // told once is enough
-            found = true;
         }
-        found
     }
 
     fn live(&self) -> MutexGuard<'_, BTreeMap<String, LiveRoom>> {

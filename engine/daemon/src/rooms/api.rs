@@ -129,7 +129,12 @@ impl RoomHost {
             room.recording = Some(Arc::clone(&stop));
             room.requests.clone()
         };
-        let recorder = Recorder::start(&path).map_err(|error| RoomsError::Unavailable(format!("{error:#}")))?;
+        let recorder = Recorder::start(&path).map_err(|error| {
+            if let Some(room) = self.live().get_mut(room) {
+                room.recording = None; // the next try is not told that one is under way
+            }
+            RoomsError::Unavailable(format!("{error:#}"))
+        })?;
         tracing::info!(room, path = %path.display(), "recording");
         let tap = move |side, packet: &Packet| !stop.load(Ordering::Relaxed) && recorder.take(side, packet);
         requests.send(Request::Tap(Box::new(tap))).await.map_err(|_| RoomsError::NotFound)

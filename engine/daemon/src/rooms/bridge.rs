@@ -19,7 +19,7 @@ use voiced_core::conversation::Input;
 use voiced_core::id::GuestId;
 use voiced_core::packet::{Codec, Packet};
 use voiced_livekit::token::{Grants, ParticipantToken, TokenKind};
-use voiced_livekit::{DisconnectReason, JoinOptions, Participant, ParticipantKind, PublishTrack, RemoteTrack, Room, RoomEvent, RpcError};
+use voiced_livekit::{DisconnectReason, JoinOptions, Participant, PublishTrack, RemoteTrack, Room, RoomEvent, RpcError};
 
 use super::RoomHost;
 use super::show::{Show, state};
@@ -203,8 +203,7 @@ impl Bridge {
 
     /// Someone came, published something or changed the way of taking part.
     async fn seen(&mut self, person: &Participant) {
-        let human = matches!(person.kind, ParticipantKind::Standard | ParticipantKind::Sip);
-        if !human || person.identity == self.caller_identity {
+        if !person.kind.is_human() || person.identity == self.caller_identity {
             return;
         }
         let chosen = person.attributes.get(MODE).and_then(|mode| SupervisorMode::parse(mode));

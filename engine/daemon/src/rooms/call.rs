@@ -157,7 +157,7 @@ impl RoomCall {
         match self.linked.sees(participant) {
             Move::Linked | Move::Back => self.subscribe(participant),
             Move::Nothing => {
-                if self.hear_all && is_human(participant) {
+                if self.hear_all && participant.kind.is_human() {
                     self.subscribe(participant);
                 }
                 return Ok(());
@@ -328,10 +328,6 @@ impl RoomCall {
         }
         Ok(())
     }
-}
-
-fn is_human(participant: &Participant) -> bool {
-    matches!(participant.kind, ParticipantKind::Standard | ParticipantKind::Sip)
 }
 
 #[allow(clippy::large_enum_variant)] // nearly every one is sound, passed on at once

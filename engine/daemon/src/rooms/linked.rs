@@ -47,9 +47,8 @@ impl Linked {
             }
             Some(_) => Move::Nothing,
             None => {
-                let human = matches!(participant.kind, ParticipantKind::Standard | ParticipantKind::Sip);
                 let wanted = self.wanted.as_ref().is_none_or(|wanted| *wanted == participant.identity);
-                if !human || !wanted {
+                if !participant.kind.is_human() || !wanted {
                     return Move::Nothing;
                 }
                 let phone = participant.kind == ParticipantKind::Sip;

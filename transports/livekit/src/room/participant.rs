@@ -48,6 +48,13 @@ pub enum ParticipantKind {
     Other,
 }
 
+impl ParticipantKind {
+    /// Somebody who speaks for himself, in an app or on a phone.
+    pub const fn is_human(self) -> bool {
+        matches!(self, Self::Standard | Self::Sip)
+    }
+}
+
 /// A track that someone publishes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoteTrack {
