@@ -89,6 +89,8 @@ struct Bridge {
 
 /// Someone in the room.
 struct Person {
+    /// What their attribute says.
+    chosen: Option<SupervisorMode>,
     mode: SupervisorMode,
     guest: Option<GuestId>,
     /// The track that is heard.
@@ -207,8 +209,12 @@ impl Bridge {
             return;
         }
         let chosen = person.attributes.get(MODE).and_then(|mode| SupervisorMode::parse(mode));
+        if self.people.get(&person.identity).is_some_and(|known| known.chosen != chosen) {
+            self.ordered.remove(&person.identity); // the last word counts
+        }
         let mode = self.ordered.get(&person.identity).copied().or(chosen).unwrap_or(SupervisorMode::Barge);
-        let known = self.people.entry(person.identity.clone()).or_insert(Person { mode, guest: None, track: None });
+        let known = self.people.entry(person.identity.clone()).or_insert(Person { chosen, mode, guest: None, track: None });
+        known.chosen = chosen;
         let changed = std::mem::replace(&mut known.mode, mode) != mode;
         for track in person.tracks.iter().filter(|track| track.audio && track.source.is_voice()) {
             let _ = self.agent.subscribe(&track.sid, true); // a room that takes no requests is about to end
