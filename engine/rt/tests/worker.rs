@@ -138,18 +138,33 @@ fn an_answer_meant_for_the_call_before_in_the_same_slot_is_dropped() {
 }
 
 #[test]
-fn a_bell_is_rung_after_a_tick_that_left_something_and_not_again() {
+fn a_bell_is_rung_once_for_60_ms_of_hearing_and_at_once_for_an_event() {
     let (mut exchange, _judge) = Exchange::open(1, BySlot(vec![0.5]));
     let mut caller = exchange.admit();
     let bell = Arc::clone(&caller.port.bell);
     let is_rung = || pin!(bell.rung()).poll(&mut Context::from_waker(Waker::noop())).is_ready();
+    let ticks_to_ring = |exchange: &mut Exchange| {
+        (1..=PATIENCE).find(|_| {
+            exchange.tick();
+            is_rung()
+        })
+    };
     assert!(!is_rung(), "nothing has happened");
-    exchange.tick();
-    assert!(is_rung(), "an ear frame waits");
+    assert_eq!(ticks_to_ring(&mut exchange), Some(6));
     assert!(!is_rung(), "it was told once");
     caller.heard();
-    exchange.tick();
-    assert!(is_rung());
+    assert_eq!(ticks_to_ring(&mut exchange), Some(6));
+    caller.heard();
+    let ticks_to_event = (1..=PATIENCE).find(|tick| {
+        if tick % 2 == 1 {
+            caller.send(true);
+        }
+        exchange.tick();
+        let rung = is_rung();
+        caller.heard();
+        caller.next_event().inspect(|_| assert!(rung, "an event waits and nobody was told")).is_some()
+    });
+    assert!(ticks_to_event.is_some(), "the caller talks");
 }
 
 /// Packets from the pause to the question of end of turn, and one more: the question comes 80 ms later.
