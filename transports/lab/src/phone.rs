@@ -13,7 +13,7 @@ mod script;
 mod wire;
 
 pub use measure::{BargeInReport, Counts, Recording, UtteranceReport};
-pub use script::{CallScript, PAUSE_MS, Step};
+pub use script::{CallScript, PAUSE_MS, Sign, Step};
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use url::Url;

@@ -5,14 +5,18 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 use voiced_core::codec::sample_from_mulaw;
 use voiced_lab::livekit::{Command, Peer};
-use voiced_lab::phone::{CallReport, Step};
+use voiced_lab::phone::{CallReport, Sign, Step};
 use voiced_lab::providers::{Answer, Script};
 
-use crate::caller::{call, listen, say, script};
+use crate::caller::{call, listen, say, script, wait_for};
 use crate::host::Host;
 use crate::story;
 use crate::until;
 use crate::venue::{Venue, agent_sounds, post};
+
+/// 20 ms of a phone line.
+const FRAME_BYTES: usize = 160;
+const FRAME_MS: usize = 20;
 
 /// What the model was asked, newest last.
 type Asked = Arc<Mutex<Vec<String>>>;
@@ -50,11 +54,10 @@ async fn hears(peer: &mut Peer, who: &'static str) {
     peer.wait_for("sound", move |event| event.text("identity").starts_with(who) && event.is("on")).await.unwrap_or_else(|error| panic!("{who}: {error}"));
 }
 
-/// Mean square of the agent's channel, as the caller heard it, from one moment to another, in ms of the call.
-fn heard_by_caller(report: &CallReport, from_ms: u64, to_ms: u64) -> f64 {
-    let channel = &report.recording.agent;
-    let part = &channel[channel.len().min(from_ms as usize * 8)..channel.len().min(to_ms as usize * 8)];
-    part.iter().map(|&byte| f64::from(sample_from_mulaw(byte)).powi(2)).sum::<f64>() / part.len().max(1) as f64
+/// How much sound the caller heard before `until_ms` of the call, in ms.
+fn heard_by_caller(report: &CallReport, until_ms: u64) -> usize {
+    let frames = report.recording.agent.chunks(FRAME_BYTES).take(until_ms as usize / FRAME_MS);
+    frames.filter(|frame| frame.iter().map(|&byte| i64::from(sample_from_mulaw(byte)).pow(2)).sum::<i64>() > FRAME_BYTES as i64 * 10_000).count() * FRAME_MS
 }
 
 #[tokio::test]
@@ -62,19 +65,24 @@ async fn people_in_the_room_hear_both_and_are_heard_by_the_caller() {
     let Some(venue) = Venue::open().await else { return };
     let asked = Asked::default();
     let host = Arc::new(venue.host(listening(&asked), &[("VOICED_LIVEKIT__BRIDGE_ENABLED", "true")]).await);
-    let steps = vec![listen(), Step::Wait { ms: 6_000 }, say("My kitchen sink is leaking."), listen(), Step::Wait { ms: 3_000 }, Step::HangUp];
+    let (spoken, heard, hello) = (Sign::default(), Sign::default(), venue.line("Hello, this is Bob from the office."));
+    let steps = vec![listen(), wait_for(&spoken), say("My kitchen sink is leaking."), listen(), wait_for(&heard), Step::HangUp];
     let (report, room) = phone_call(&host, steps).await;
     let mut bob = venue.enters(venue.server.token(&room, "bob")).await;
     let caller = bob.wait_for("participant_joined", |event| event.text("kind") == "sip").await.expect("the caller is there");
     assert_eq!(caller.attribute("sip.phoneNumber"), Some("+15550001111"));
-    bob.send(&venue.line("Hello, this is Bob from the office.")).expect("bob speaks");
+    bob.send(&hello).expect("bob speaks");
+    bob.wait_for("played", |_| true).await.expect("bob has spoken");
+    spoken.give();
     hears(&mut bob, "caller-").await;
     agent_sounds(&mut bob, true).await;
+    heard.give();
     let events = bob.leave().await.expect("bob leaves");
     assert!(events.iter().any(|event| event.event == "sound"));
     let report = report.await.expect("the call ends");
-    // nobody but bob speaks between the greeting and the caller's line
-    assert!(heard_by_caller(&report, 2_500, 6_000) > 10_000.0, "the caller heard bob");
+    // before the caller's own line there are one word of greeting and two seconds of bob
+    let heard_ms = heard_by_caller(&report, report.utterances[0].from_ms);
+    assert!(heard_ms > 1_200, "the caller heard {heard_ms} ms before speaking: no bob");
     story::of(&host, &report.call_sid).await;
 }
 
@@ -83,21 +91,24 @@ async fn a_supervisor_whispers_to_the_agent_and_takes_its_place() {
     let Some(venue) = Venue::open().await else { return };
     let asked = Asked::default();
     let host = Arc::new(venue.host(listening(&asked), &[("VOICED_LIVEKIT__BRIDGE_ENABLED", "true"), ("VOICED_TURN__SILENCE_MS", "0")]).await);
-    let wait = |ms| Step::Wait { ms };
+    let (whispered, taken_over, discount) = (Sign::default(), Sign::default(), venue.line("Offer her a discount."));
     let line = || say("My kitchen sink is leaking.");
-    let steps = vec![listen(), wait(5_000), line(), listen(), wait(4_000), line(), wait(4_000), Step::HangUp];
+    let steps = vec![listen(), wait_for(&whispered), line(), listen(), wait_for(&taken_over), line(), Step::Wait { ms: 4_000 }, Step::HangUp];
     let (report, room) = phone_call(&host, steps).await;
     let mut bob = venue.enters(venue.server.token(&room, "bob")).await;
     bob.wait_for("participant_joined", |event| event.text("kind") == "sip").await.expect("the caller is there");
     supervise(&host, &room, "bob", "whisper").await;
     bob.send(&Command::Chat("Be brief.".into())).expect("bob writes");
-    bob.send(&venue.line("Offer her a discount.")).expect("bob whispers");
+    bob.send(&discount).expect("bob whispers");
+    bob.wait_for("played", |_| true).await.expect("bob has whispered");
+    whispered.give();
     for whisper in ["unheard by the caller: Be brief.", "discount"] {
         until(whisper, async || asked.lock().expect("nobody panicked").iter().any(|messages| messages.contains(whisper))).await;
     }
     agent_sounds(&mut bob, false).await;
     supervise(&host, &room, "bob", "takeover").await;
     let before = asked.lock().expect("nobody panicked").len();
+    taken_over.give();
     let report = report.await.expect("the call ends");
     let after = asked.lock().expect("nobody panicked").len();
     assert_eq!(before, after, "the agent was asked although bob had taken over");

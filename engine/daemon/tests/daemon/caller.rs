@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use voiced_core::resample::Resampler;
-use voiced_lab::phone::{CallReport, CallScript, Phone, Step};
+use voiced_lab::phone::{CallReport, CallScript, Phone, Sign, Step};
 use voiced_models_local::tts::Piper;
 use voiced_models_local::weights::{ONNX_RUNTIME, PIPER_VOICE, Weights};
 
@@ -12,12 +12,19 @@ use voiced_models_local::weights::{ONNX_RUNTIME, PIPER_VOICE, Weights};
 const QUIET_MS: u64 = 1_000;
 /// A caller waits this long for an agent, in ms: longer than the daemon waits for its providers.
 const AT_MOST_MS: u64 = 20_000;
+/// A caller waits this long for a sign of the test, in ms.
+const SIGN_AT_MOST_MS: u64 = 40_000;
 /// No call of these tests is longer, in ms.
-const LIMIT_MS: u64 = 50_000;
+const LIMIT_MS: u64 = 80_000;
 
 /// Waits until the agent has spoken.
 pub fn listen() -> Step {
     Step::Listen { quiet_ms: QUIET_MS, at_most_ms: AT_MOST_MS }
+}
+
+/// Waits for a sign of the test.
+pub fn wait_for(sign: &Sign) -> Step {
+    Step::WaitFor { sign: sign.clone(), at_most_ms: SIGN_AT_MOST_MS }
 }
 
 /// Says something.

@@ -33,16 +33,17 @@ fn repairs() -> Script {
 async fn a_person_in_a_room_talks_interrupts_and_writes_and_the_events_tell_it() {
     let Some(venue) = Venue::open().await else { return };
     let host = venue.host(repairs(), &[]).await;
+    let [sink, street] = ["My kitchen sink is leaking.", "It is twelve Oak Street."].map(|line| venue.line(line));
     let (room, token) = session(&host, "ann", json!({ "greeting": "Good day." })).await;
     let mut ann = venue.joins(token).await;
     reads(&mut ann, "Good day.").await;
     agent_sounds(&mut ann, true).await;
     agent_sounds(&mut ann, false).await;
 
-    ann.send(&venue.line("My kitchen sink is leaking.")).expect("ann speaks");
+    ann.send(&sink).expect("ann speaks");
     reads(&mut ann, "My kitchen").await;
     let began = agent_sounds(&mut ann, true).await;
-    ann.send(&venue.line("It is twelve Oak Street.")).expect("ann interrupts");
+    ann.send(&street).expect("ann interrupts");
     let quiet = agent_sounds(&mut ann, false).await;
     assert!(quiet.at_ms - began.at_ms < 3_000.0, "the agent spoke on for {} ms", quiet.at_ms - began.at_ms);
     agent_sounds(&mut ann, true).await;
@@ -134,12 +135,13 @@ fn free_port() -> u16 {
 async fn a_call_in_a_room_outlives_the_servers_restart() {
     let Some(mut venue) = Venue::open().await else { return };
     let host = venue.host(repairs(), &[]).await;
+    let sink = venue.line("My kitchen sink is leaking.");
     let (_, token) = session(&host, "ann", json!({})).await;
     let mut ann = venue.joins(token).await;
     agent_sounds(&mut ann, true).await;
     agent_sounds(&mut ann, false).await;
     venue.server.restart().await.expect("the server starts again");
     ann.wait_for("reconnected", |_| true).await.expect("the SDK comes back");
-    ann.send(&venue.line("My kitchen sink is leaking.")).expect("ann speaks");
+    ann.send(&sink).expect("ann speaks");
     agent_sounds(&mut ann, true).await;
 }

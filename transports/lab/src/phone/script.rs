@@ -1,5 +1,8 @@
 //! When the caller speaks: a script advanced by 20 ms, knowing only what a caller would hear.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::playout::SILENCE;
 use voiced_core::codec::{mulaw_encode, sample_from_mulaw};
 
@@ -43,10 +46,32 @@ pub enum Step {
         /// How long.
         ms: u64,
     },
+    /// Stays silent until a sign is given.
+    WaitFor {
+        /// What is waited for.
+        sign: Sign,
+        /// Longest wait, in ms.
+        at_most_ms: u64,
+    },
     /// Presses a key.
     Dtmf(char),
     /// Hangs up.
     HangUp,
+}
+
+/// Tells a caller in the middle of a call to go on.
+#[derive(Clone, Debug, Default)]
+pub struct Sign(Arc<AtomicBool>);
+
+impl Sign {
+    /// Gives the sign, once and for good.
+    pub fn give(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_given(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// Bytes of one frame: 20 ms at 8 kHz.
@@ -177,8 +202,9 @@ impl Player {
                     return;
                 }
                 Some(Step::Wait { ms }) if waited_ms < *ms => return,
+                Some(Step::WaitFor { sign, at_most_ms }) if waited_ms < *at_most_ms && !sign.is_given() => return,
                 // nothing to say, or waited long enough
-                Some(Step::Say { .. } | Step::SayOver { .. } | Step::Wait { .. }) => {}
+                Some(Step::Say { .. } | Step::SayOver { .. } | Step::Wait { .. } | Step::WaitFor { .. }) => {}
                 Some(Step::Dtmf(key)) => cue(Cue::Dtmf(*key)),
                 Some(Step::HangUp) | None => return cue(Cue::HangUp),
             }
