@@ -247,7 +247,7 @@ impl LegSettings {
     pub const fn new(rate: Rate) -> Self {
         let (lead_ms, far_end_ms) = match rate {
             Rate::Hz48000 => (20, 60),
-            Rate::Hz8000 | Rate::Hz16000 | Rate::Hz24000 => (160, 0),
+            Rate::Hz8000 | Rate::Hz16000 | Rate::Hz24000 => (200, 0),
         };
         Self {
             rate,

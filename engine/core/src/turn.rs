@@ -1,7 +1,7 @@
 //! Turns: who has the floor, from one tick to the next.
 //!
 //! The caller speaks and falls silent. 100 ms later a guess is made that this was all: a new epoch is said
-//! ([`LegEvent::Paused`]), the end-of-turn model is asked, and the rim thinks ahead under that epoch. If the caller goes
+//! ([`LegEvent::Paused`]), the end-of-turn model is asked where it counts, and the rim thinks ahead under that epoch. If the caller goes
 //! on, the epoch is bumped and with that every thought of the guess is void; if the pause outlasts what
 //! [`endpoint`] says, the turn is over and the reply may be heard. Until its first sound is out, a caller who goes on
 //! still takes the turn back. From then on [`interrupt`] rules: hold at once, decide then.
@@ -350,7 +350,7 @@ impl TurnMachine {
         if !self.settings.turn_detection_enabled {
             return TurnAsk::Nothing;
         }
-        self.endpoint.ask(self.quiet_ms()).map_or(TurnAsk::Nothing, TurnAsk::Query)
+        self.endpoint.ask(self.quiet_ms(), self.hint).map_or(TurnAsk::Nothing, TurnAsk::Query)
     }
 
     /// A new turn's features begin shortly before its first speech, which nobody can foresee: so again and again.

@@ -36,9 +36,9 @@ const TICK: Duration = Duration::from_millis(100);
 const AGAIN: Duration = Duration::from_millis(20);
 /// What providers may say before the call has taken it in: seconds of sound; they wait beyond it.
 const SAID_MAX: usize = 128;
-/// A streaming speech-to-text gets sound in messages of 60 ms, and at once when a settled text is asked for: a message costs
-/// more than what is in it, and a guess of the words some 20 ms later delays no answer.
-const STT_MESSAGE_MS: usize = 60;
+/// A streaming speech-to-text gets sound in messages of 100 ms, and at once when a settled text is asked for: a message costs
+/// more than what is in it, and a guess of the words some 40 ms later delays no answer.
+const STT_MESSAGE_MS: usize = 100;
 /// Who may be shown a call's sound: its room and a recording, with room for a second of each.
 const TAPS_MAX: usize = 4;
 /// A line that takes nothing this long is dead; Twilio's socket buffers more than a second before that.

@@ -25,8 +25,8 @@ const OUTGOING_MAX: usize = 96;
 const EVENTS_MAX: usize = 64;
 /// Heard frames: 1.28 s for a rim that is late.
 const EAR_MAX: usize = 128;
-/// Heard frames that are worth waking the rim for: 60 ms, a message to a speech-to-text; an event wakes it for fewer.
-const EAR_TOGETHER: usize = 6;
+/// Heard frames that are worth waking the rim for: 100 ms, a message to a speech-to-text; an event wakes it for fewer.
+const EAR_TOGETHER: usize = 10;
 /// The agent alone, in real time: 64 × 20 ms for a room that is late.
 const AGENT_MAX: usize = 64;
 
@@ -55,7 +55,7 @@ pub struct CallPort {
     pub ear: Option<Consumer<EarFrame>>,
     /// The agent's sound alone, without the guests', as it plays; when the leg's settings ask for it.
     pub agent: Option<Consumer<Packet>>,
-    /// Rung while `outgoing`, `events` or `agent` hold something, or `ear` 60 ms.
+    /// Rung while `outgoing`, `events` or `agent` hold something, or `ear` 100 ms.
     pub bell: Arc<Bell>,
     guests: GuestDoor,
 }

@@ -138,7 +138,7 @@ fn an_answer_meant_for_the_call_before_in_the_same_slot_is_dropped() {
 }
 
 #[test]
-fn a_bell_is_rung_once_for_60_ms_of_hearing_and_at_once_for_an_event() {
+fn a_bell_is_rung_once_for_100_ms_of_hearing_and_at_once_for_an_event() {
     let (mut exchange, _judge) = Exchange::open(1, BySlot(vec![0.5]));
     let mut caller = exchange.admit();
     let bell = Arc::clone(&caller.port.bell);
@@ -150,10 +150,10 @@ fn a_bell_is_rung_once_for_60_ms_of_hearing_and_at_once_for_an_event() {
         })
     };
     assert!(!is_rung(), "nothing has happened");
-    assert_eq!(ticks_to_ring(&mut exchange), Some(6));
+    assert_eq!(ticks_to_ring(&mut exchange), Some(10));
     assert!(!is_rung(), "it was told once");
     caller.heard();
-    assert_eq!(ticks_to_ring(&mut exchange), Some(6));
+    assert_eq!(ticks_to_ring(&mut exchange), Some(10));
     caller.heard();
     let ticks_to_event = (1..=PATIENCE).find(|tick| {
         if tick % 2 == 1 {

@@ -212,20 +212,36 @@ fn is_misbehaviour(error: &axum::Error) -> bool {
     }
 }
 
-/// Sends this and whatever else is waiting, then flushes once.
+/// Sound in one message at most, in bytes: 400 ms. What is longer follows in the next.
+const MEDIA_BYTES_MAX: usize = 3_200;
+
+/// Sends this and whatever else is waiting, then flushes once. Packets that follow each other make one message: Twilio
+/// plays any length, and each message costs both ends more than what is in it.
 async fn say(stream_sid: &str, said: Option<&ToLine>, to: &mut mpsc::Receiver<ToLine>, socket: &mut WebSocket) -> Step {
     let mut next = said.copied();
+    let mut sound: Vec<u8> = Vec::new();
     let sending = async {
         loop {
             let text = match next {
-                Some(ToLine::Audio(packet)) => message::media(stream_sid, packet.payload()),
-                Some(ToLine::Mark(number)) => message::mark(stream_sid, number),
-                Some(ToLine::Clear) => message::clear(stream_sid),
+                Some(ToLine::Audio(packet)) => {
+                    sound.extend_from_slice(packet.payload());
+                    None
+                }
+                Some(ToLine::Mark(number)) => Some(message::mark(stream_sid, number)),
+                Some(ToLine::Clear) => Some(message::clear(stream_sid)),
                 // no verb follows the stream in our TwiML: closing the socket ends the call
                 Some(ToLine::HangUp) | None => return socket.flush().await.map(|()| Step::End(None)),
             };
-            socket.feed(ws::Message::Text(text.into())).await?;
-            match to.try_recv() {
+            let more = to.try_recv();
+            let goes_on = text.is_none() && matches!(more, Ok(ToLine::Audio(_))) && sound.len() < MEDIA_BYTES_MAX;
+            if !sound.is_empty() && !goes_on {
+                socket.feed(ws::Message::Text(message::media(stream_sid, &sound).into())).await?;
+                sound.clear();
+            }
+            if let Some(text) = text {
+                socket.feed(ws::Message::Text(text.into())).await?;
+            }
+            match more {
                 Ok(more) => next = Some(more),
                 Err(_) => return socket.flush().await.map(|()| Step::Ignored),
             }

@@ -31,9 +31,13 @@ const OPEN: f32 = -2.0;
 /// Puts "unknown" at 16 % of the range.
 const OFFSET: f32 = 1.65;
 
-/// Quiet after which the model is asked, in ms after the last speech frame: many pauses are over before, and its answer
-/// is in before the shortest wait is over unless many ask at once. Once per pause: asked again at 400 ms it knows no better.
-const ASK_MS: u64 = 200;
+/// Quiet before the model is asked at the earliest, in ms after the last speech frame: many pauses are over before. Once per
+/// pause: asked again at 400 ms it knows no better.
+const ASK_MS_MIN: u64 = 200;
+/// Its answer takes so long where few others ask, in ms; a late one is done without.
+const ANSWER_MS: u64 = 100;
+/// An answer that cannot move the wait by more than this is not worth its cost, in ms: the text has spoken.
+const WORTH_MS: u64 = 110;
 /// Quiet after which a pause without a single word was noise, in ms: later than any transcript of the turn.
 pub const NOISE_MS: u64 = 2_500;
 
@@ -82,9 +86,13 @@ impl Endpoint {
         self.probability = None;
     }
 
-    /// The question to put to the model now, if any.
-    pub fn ask(&mut self, quiet_ms: u64) -> Option<AskId> {
-        (!self.asked && quiet_ms >= ASK_MS).then(|| {
+    /// The question to put to the model now, if any: as late as its answer is still in time, since the caller may go on,
+    /// and only where the answer would count.
+    pub fn ask(&mut self, quiet_ms: u64, hint: TranscriptHint) -> Option<AskId> {
+        let [shortest, longest] = [1.0, 0.0].map(|probability| self.wait_if(Some(probability), hint));
+        let is_worth_it = longest - shortest > WORTH_MS;
+        let is_time = quiet_ms >= ASK_MS_MIN && quiet_ms + ANSWER_MS >= shortest;
+        (!self.asked && is_worth_it && is_time).then(|| {
             let ask = self.next_ask;
             self.next_ask = AskId(ask.0.wrapping_add(1));
             self.waiting_for = Some(ask);
@@ -110,7 +118,11 @@ impl Endpoint {
 
     /// How long to wait in all after the last speech frame, in ms.
     pub fn wait_ms(&self, hint: TranscriptHint) -> u64 {
-        let share = wait_share(self.probability, hint);
+        self.wait_if(self.probability, hint)
+    }
+
+    fn wait_if(&self, probability: Option<f32>, hint: TranscriptHint) -> u64 {
+        let share = wait_share(probability, hint);
         let range = (self.ms_max - self.ms_min) as f32;
         let wait = self.ms_min as f32 + share * range + self.patience_ms();
         u64::from(self.ms_max.min(wait as u32))
@@ -186,11 +198,23 @@ mod tests {
     }
 
     #[test]
+    fn the_model_is_asked_where_it_counts_and_no_sooner_than_needed() {
+        let asked_at = |ending, settled| {
+            let mut endpoint = Endpoint::new(280, 1_400);
+            let hint = TranscriptHint { words: 3, backchannel: false, ending, settled };
+            (0..1_400).step_by(10).find(|&quiet_ms| endpoint.ask(quiet_ms, hint).is_some())
+        };
+        assert_eq!(asked_at(TextEnding::Unmarked, true), Some(260));
+        assert_eq!(asked_at(TextEnding::Complete, true), None);
+        assert_eq!(asked_at(TextEnding::Open, true), Some(570));
+    }
+
+    #[test]
     fn only_the_awaited_answer_counts() {
         let mut endpoint = Endpoint::new(280, 1_400);
-        let old = endpoint.ask(200).unwrap();
+        let old = endpoint.ask(300, TranscriptHint::default()).unwrap();
         endpoint.pause();
-        let new = endpoint.ask(200).unwrap();
+        let new = endpoint.ask(300, TranscriptHint::default()).unwrap();
         assert!(!endpoint.answer(old, 1.0));
         assert_eq!(endpoint.probability(), None);
         assert!(endpoint.answer(new, f32::NAN));

@@ -6,6 +6,7 @@
 //! [`GIVE_UP_AFTER`].
 
 use super::event::{DisconnectReason, RoomEvent};
+use super::membership::Turn;
 use super::session::{BackBy, MEDIA_UP_MAX, Outage, Session};
 use crate::livekit::{MEDIA_EVENTS_MAX, route_to};
 use crate::media::{Order, count};
@@ -21,6 +22,10 @@ const WAIT_MIN: Duration = Duration::from_millis(100);
 const WAIT_MAX: Duration = Duration::from_secs(2);
 /// Resumes tried while nothing answers, before it is a rejoin that is tried.
 const RESUMES_MAX: u32 = 5;
+
+/// A server that ends the stay closes the media as well, and its word may come after: how long it is waited for. Who comes
+/// back to a room that was deleted makes it anew.
+const LAST_WORD: Duration = Duration::from_millis(300);
 
 /// Why a try to come back failed.
 enum Failed {
@@ -56,11 +61,28 @@ impl Session {
 
     /// The connection is lost: brings the signalling back, or says why it cannot.
     pub(super) async fn lost(&mut self, why: proto::ReconnectReason, anew: bool) -> Option<DisconnectReason> {
+        let last = why != proto::ReconnectReason::RrSignalDisconnected && !anew;
+        if last && let Some(over) = self.last_word().await {
+            return Some(over);
+        }
         let shared = self.shared.clone();
         tokio::select! {
             () = shared.leave.wished.notified() => Some(shared.wished()),
             failed = self.come_back(why, anew) => failed,
         }
+    }
+
+    /// What the server still has to say about a stay whose media is down, if that is its end.
+    async fn last_word(&mut self) -> Option<DisconnectReason> {
+        let deadline = tokio::time::Instant::now() + LAST_WORD;
+        while let Ok(signal) = tokio::time::timeout_at(deadline, self.signals.recv()).await {
+            match self.signalled(signal) {
+                Turn::Stay => {}
+                Turn::Over(reason) => return Some(reason),
+                Turn::Lost { .. } => return None,
+            }
+        }
+        None
     }
 
     async fn come_back(&mut self, why: proto::ReconnectReason, mut anew: bool) -> Option<DisconnectReason> {

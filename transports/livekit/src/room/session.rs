@@ -147,7 +147,7 @@ impl Session {
         *self.shared.view.lock().unwrap_or_else(PoisonError::into_inner) = view;
     }
 
-    fn signalled(&mut self, signal: Option<SignalEvent>) -> Turn {
+    pub fn signalled(&mut self, signal: Option<SignalEvent>) -> Turn {
         match signal {
             Some(SignalEvent::Message(message)) => self.membership.signal(*message),
             Some(SignalEvent::Close(_)) | None => Turn::Lost { why: proto::ReconnectReason::RrSignalDisconnected, anew: false },
