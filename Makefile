@@ -5,7 +5,7 @@ SHELL := /bin/bash
 PACKAGES := build-essential cmake pkg-config python3 python3-venv espeak-ng ca-certificates
 VOICED := target/release/voiced
 
-.PHONY: demo test bench run build lint doc loom deps tools tools-browser weights
+.PHONY: demo test bench bench-calls profile run build lint doc loom deps tools tools-browser weights
 
 # ROOM=1: the same dialogue in a LiveKit room.
 demo: weights $(if $(ROOM),tools)
@@ -38,7 +38,15 @@ loom: deps
 	RUSTFLAGS="--cfg loom" cargo test --locked -p voiced-rt --lib --target-dir target/loom
 
 bench: weights
-	cargo bench --locked -p voiced-benches
+	cargo bench --locked -p voiced-benches --bench parts --bench tick
+
+# How many calls one core holds: the real daemon on core 0, providers and phones on the others. Some ten minutes.
+bench-calls: weights
+	cargo bench --locked -p voiced-benches --bench calls
+
+# Where the daemon's CPU time goes with 50 calls, by thread and by part of the tick.
+profile: weights
+	cargo bench --locked -p voiced-benches --bench calls -- --profile --from 50
 
 # The other side of the room tests: LiveKit's own server and Python SDK, under target/tools.
 tools: deps

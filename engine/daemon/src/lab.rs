@@ -14,6 +14,8 @@ use tokio::task::JoinSet;
 use voiced_core::resample::Resampler;
 use voiced_lab::phone::{CallReport, CallScript, Phone, PhoneEvent, PhoneSettings, Step};
 use voiced_lab::providers::{Answer, FakeProviders, Latency, Script};
+use voiced_models_local::tts::Piper;
+use voiced_models_local::weights::{ONNX_RUNTIME, PIPER_VOICE, Weights};
 
 /// Quiet after which a caller takes the agent to be done, in ms.
 const QUIET_MS: u64 = 600;
@@ -22,8 +24,20 @@ const ANSWER_MS: u64 = 8_000;
 /// Every so many lines one is said over the agent, this long after it began.
 const BARGE_IN_EVERY: usize = 4;
 const BARGE_IN_AFTER_MS: u64 = 800;
-/// Calls start this far apart, so that they are not in step.
+/// Calls start this far apart, so that they are not in step; many within `STAGGER_ALL`.
 const STAGGER: Duration = Duration::from_millis(97);
+const STAGGER_ALL: Duration = Duration::from_secs(8);
+/// What callers say when no recordings are given, spoken by the offline voice.
+const LINES: [&str; 8] = [
+    "Hello, my kitchen sink is leaking, and there is water all over the floor.",
+    "It began last night. First it was only a drop, now it is getting worse.",
+    "I live at twelve Oak Street, on the third floor.",
+    "Yes, please.",
+    "Could somebody come tomorrow morning, before nine?",
+    "My telephone number is five five five, one two three, four five six seven.",
+    "No, wait, the afternoon is better, because I have to be at work until two.",
+    "That is all, thank you very much.",
+];
 /// What the fake language model says, in turns.
 const REPLIES: [&str; 4] = [
     "Thank you, I have written that down. Is there anything else that I should know about it?",
@@ -73,9 +87,9 @@ pub struct PhoneArgs {
     /// Signs the requests, as Twilio does.
     #[arg(long, env = "TWILIO_AUTH_TOKEN", hide_env_values = true)]
     auth_token: String,
-    /// Folder of WAV files (mono, 16-bit, any rate): a line of the caller each.
+    /// Folder of WAV files (mono, 16-bit, any rate): a line of the caller each. Without it the offline voice speaks.
     #[arg(long)]
-    speech: PathBuf,
+    speech: Option<PathBuf>,
     /// Calls at once.
     #[arg(long, default_value_t = 1)]
     calls: usize,
@@ -123,7 +137,7 @@ async fn providers(delays: &Delays) -> Result<ExitCode> {
 }
 
 async fn phones(args: &PhoneArgs) -> Result<ExitCode> {
-    let lines = Arc::new(recordings(&args.speech)?);
+    let lines = Arc::new(args.speech.as_deref().map_or_else(spoken, recordings)?);
     let phone = Arc::new(Phone::new(PhoneSettings {
         base_url: args.url.parse().context("--url")?,
         auth_token: args.auth_token.clone(),
@@ -133,10 +147,11 @@ async fn phones(args: &PhoneArgs) -> Result<ExitCode> {
         public_url: args.public_url.parse().context("--public-url")?,
     }));
     let mut calls = JoinSet::new();
+    let stagger = STAGGER.min(STAGGER_ALL / args.calls.max(1) as u32);
     for number in 0..args.calls {
         let (phone, script) = (Arc::clone(&phone), script(&lines, number, args.seconds));
         calls.spawn(async move {
-            tokio::time::sleep(STAGGER * number as u32).await;
+            tokio::time::sleep(stagger * number as u32).await;
             phone.call(script, &|_: u64, _: PhoneEvent<'_>| {}).await
         });
     }
@@ -205,7 +220,7 @@ fn figures(reports: &[CallReport], failed: usize) -> serde_json::Value {
         "response_ms": { "p50": percentile(&mut responses, 50), "p95": percentile(&mut responses, 95), "max": responses.last() },
         "later_than_1_s_percent": share(late, responses.len()),
         "cut_off_percent": share(cut_off, utterances.len()),
-        "barge_in_to_clear_ms": { "asked": barge_ins, "cleared": clears.len(), "p50": percentile(&mut clears, 50), "p95": percentile(&mut clears, 95) },
+        "barge_in_to_clear_ms": { "asked": barge_ins, "cleared": clears.len(), "p50": percentile(&mut clears, 50), "p95": percentile(&mut clears, 95), "p99": percentile(&mut clears, 99) },
         "media": sum(|report| report.counts.media), "gaps": sum(|report| report.counts.gaps),
         "warnings": sum(|report| report.counts.warnings), "late_frames_of_the_phone": sum(|report| report.counts.late_frames),
     })
@@ -225,6 +240,21 @@ fn turns(report: &CallReport) -> impl Iterator<Item = serde_json::Value> {
 fn percentile(values: &mut [u64], percent: usize) -> Option<u64> {
     values.sort_unstable();
     values.get((values.len().saturating_sub(1)) * percent / 100).copied()
+}
+
+/// The lines of nobody in particular.
+fn spoken() -> Result<Vec<(String, Vec<i16>)>> {
+    let weights = Weights::at(Weights::default_dir());
+    let mut voice = Piper::load(&weights.path(ONNX_RUNTIME)?, &weights.path(PIPER_VOICE)?, &weights.path(&format!("{PIPER_VOICE}.json"))?)?;
+    let line = |text: &&str| {
+        let (mut sound, mut at_8k) = (Vec::new(), Vec::new());
+        let rate = voice.synthesize(text, &mut sound)?;
+        let mut resampler = Resampler::new(rate, 8_000);
+        resampler.process_i16(&sound, &mut at_8k);
+        resampler.finish_i16(&mut at_8k);
+        Ok(((*text).to_owned(), at_8k))
+    };
+    LINES.iter().map(line).collect()
 }
 
 /// Every WAV file of a folder at 8 kHz, by name.

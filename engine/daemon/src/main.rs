@@ -5,6 +5,7 @@ mod backlog;
 mod call;
 mod captions;
 mod cli;
+mod cpu;
 mod demo;
 mod dirs;
 mod http;

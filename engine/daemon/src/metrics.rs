@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use voiced_core::conversation::TurnTiming;
 use voiced_core::leg::LegEvent;
-use voiced_rt::{MeterReading, TICK_BUCKETS_US};
+use voiced_rt::{MeterReading, STAGES as TICK_STAGES, TICK_BUCKETS_US};
 
 /// Upper bounds of the stage histograms, in ms: fine around what callers feel as quick.
 const STAGE_BUCKETS_MS: [u32; 14] = [50, 100, 150, 200, 250, 300, 400, 500, 600, 700, 1_000, 1_500, 2_000, 5_000];
@@ -131,6 +131,7 @@ impl Metrics {
         family("twilio_total", "counter", "Twilio transport counts.", twilio.iter().map(|(what, n)| (format!("what=\"{what}\""), *n)).collect());
         family("livekit_total", "counter", "LiveKit transport counts.", rooms.iter().map(|(what, n)| (format!("what=\"{what}\""), *n)).collect());
         ticks(&mut out, threads);
+        crate::cpu::render(&mut out);
         let stages = STAGES.iter().copied().zip(&self.stages).chain([("barge_in_hold", &self.hold)]);
         let _ =
             writeln!(out, "# HELP voiced_stage_ms From the caller's last speech frame (barge_in_hold: first) to each step.\n# TYPE voiced_stage_ms histogram");
@@ -144,6 +145,12 @@ impl Metrics {
 }
 
 fn ticks(out: &mut String, threads: &[MeterReading]) {
+    let _ = writeln!(out, "# HELP voiced_tick_stage_seconds_total Time of each part of the ticks.\n# TYPE voiced_tick_stage_seconds_total counter");
+    for (number, meter) in threads.iter().enumerate() {
+        for ((_, stage), ns) in TICK_STAGES.iter().zip(meter.stages_ns) {
+            let _ = writeln!(out, "voiced_tick_stage_seconds_total{{thread=\"{number}\",stage=\"{stage}\"}} {:.4}", ns as f64 / 1e9);
+        }
+    }
     let _ = writeln!(out, "# HELP voiced_tick_us Time of one tick over all calls of a thread.\n# TYPE voiced_tick_us histogram");
     for (number, meter) in threads.iter().enumerate() {
         let rows = TICK_BUCKETS_US.iter().map(ToString::to_string).zip(meter.histogram);

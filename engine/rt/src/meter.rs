@@ -13,6 +13,27 @@ use voiced_core::time::TICK_MS;
 /// Upper bounds of the tick-time histogram, µs; the last bucket takes the rest. 10 000 is the deadline.
 pub const TICK_BUCKETS_US: [u64; 12] = [50, 100, 200, 500, 1_000, 2_000, 3_000, 5_000, 7_000, 10_000, 20_000, 50_000];
 
+/// Parts of a tick, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Admissions, answers, commands, packets and speech in.
+    TakeIn,
+    /// Decoding, conceal and guests.
+    Hear,
+    /// Noise cancellation.
+    Denoise,
+    /// Voice activity.
+    Vad,
+    /// End-of-turn features and the turn machine.
+    Turns,
+    /// Playout, encoding, and what ends.
+    Speak,
+}
+
+/// All of them, with their names in metrics.
+pub const STAGES: [(Stage, &str); 6] =
+    [(Stage::TakeIn, "take_in"), (Stage::Hear, "hear"), (Stage::Denoise, "denoise"), (Stage::Vad, "vad"), (Stage::Turns, "turns"), (Stage::Speak, "speak")];
+
 /// One audio thread's meters.
 #[derive(Debug, Default)]
 pub struct Meter {
@@ -29,6 +50,7 @@ pub struct Meter {
     packets_recovered: AtomicU64,
     concealed_ms: AtomicU64,
     skipped_ms: AtomicU64,
+    stages_ns: [AtomicU64; STAGES.len()],
     histogram: [AtomicU64; TICK_BUCKETS_US.len() + 1],
 }
 
@@ -61,6 +83,8 @@ pub struct MeterReading {
     pub concealed_ms: u64,
     /// Callers' sound skipped to win back delay, ms.
     pub skipped_ms: u64,
+    /// Time spent in each of [`STAGES`], ns.
+    pub stages_ns: [u64; STAGES.len()],
     /// Ticks by time, see [`TICK_BUCKETS_US`].
     pub histogram: [u64; TICK_BUCKETS_US.len() + 1],
 }
@@ -82,6 +106,7 @@ impl Meter {
             packets_recovered: self.packets_recovered.load(Relaxed),
             concealed_ms: self.concealed_ms.load(Relaxed),
             skipped_ms: self.skipped_ms.load(Relaxed),
+            stages_ns: std::array::from_fn(|i| self.stages_ns[i].load(Relaxed)),
             histogram: std::array::from_fn(|i| self.histogram[i].load(Relaxed)),
         }
     }
@@ -119,6 +144,10 @@ impl Meter {
         let bucket = TICK_BUCKETS_US.iter().position(|&bound| us <= bound).unwrap_or(TICK_BUCKETS_US.len());
         self.histogram[bucket].fetch_add(1, Relaxed);
         self.ticks.fetch_add(1, Release);
+    }
+
+    pub(crate) fn stage(&self, stage: Stage, took: Duration) {
+        self.stages_ns[stage as usize].fetch_add(took.as_nanos() as u64, Relaxed);
     }
 
     pub(crate) fn skip(&self, ticks: u64) {

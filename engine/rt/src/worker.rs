@@ -1,6 +1,7 @@
 //! One audio thread's work: the tick over all of its calls.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use rtrb::{Consumer, Producer, RingBuffer};
 use voiced_core::call::{Leg, OpusGear, TurnAsk, Verdict};
@@ -12,7 +13,7 @@ use voiced_core::time::{MediaTime, TICK_MS, Tick};
 use crate::bell::Bells;
 use crate::engine::ThreadModels;
 use crate::judge::{self, Ask, Judge, JudgeLink};
-use crate::meter::Meter;
+use crate::meter::{Meter, Stage};
 use crate::port::{self, CallPort, PortSettings, SlotPort};
 
 /// Room that a leg's playout must have before a chunk is taken from the ring, ms: one chunk.
@@ -132,15 +133,27 @@ impl Worker {
 
     /// The tick over all calls of this thread.
     pub fn run_once(&mut self, tick: Tick) {
+        let mut since = Instant::now();
+        let mut lap = |worker: &Self, stage| {
+            let now = Instant::now();
+            worker.meter.stage(stage, now - since);
+            since = now;
+        };
         self.admit(tick);
         self.take_answers();
         self.take_in();
+        lap(self, Stage::TakeIn);
         self.hear(tick);
+        lap(self, Stage::Hear);
         self.denoise();
+        lap(self, Stage::Denoise);
         self.detect_speech();
+        lap(self, Stage::Vad);
         self.take_turns(tick);
+        lap(self, Stage::Turns);
         self.speak(tick);
         self.retire();
+        lap(self, Stage::Speak);
     }
 
     fn admit(&mut self, tick: Tick) {
