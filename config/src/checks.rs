@@ -28,6 +28,7 @@ const RANGES: &[(&str, RangeInclusive<i64>)] = &[
     ("turn.lead_ms", 40..=1_000),
     ("engine.threads", 1..=256),
     ("engine.calls_per_thread", 1..=2_000),
+    ("engine.headroom_percent", 0..=90),
     ("engine.realtime_priority", 0..=99),
 ];
 /// What a web address begins with.

@@ -134,6 +134,7 @@ pub struct Turn {
 pub struct Engine {
     pub threads: usize,
     pub calls_per_thread: usize,
+    pub headroom_percent: u8,
     pub realtime_priority: u8,
     pub pin_cores: bool,
     pub lock_memory: bool,

@@ -67,6 +67,7 @@ pub async fn run(mut settings: Settings, args: DemoArgs) -> Result<ExitCode> {
     settings.ema.api_url = ema.url();
     settings.ema.webhook_secret = "demo".into();
     settings.storage.state_dir = out.display().to_string();
+    settings.engine.headroom_percent = 0; // one call is never too many, however busy the machine
     settings.script = voiced_config::load(None, []).map_err(|_| anyhow::anyhow!("the embedded defaults are broken"))?.script;
     let (stt, llm, tts) = ("local/whisper-tiny.en".to_owned(), "local/script".to_owned(), "local/piper".to_owned());
     (settings.agent.stt, settings.agent.llm, settings.agent.tts) = (stt, llm, tts);

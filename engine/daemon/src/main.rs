@@ -8,6 +8,7 @@ mod cli;
 mod cpu;
 mod demo;
 mod dirs;
+mod headroom;
 mod http;
 mod inference;
 mod lab;

@@ -87,6 +87,7 @@ impl Metrics {
     pub fn render(
         &self,
         threads: &[MeterReading],
+        pressure: f32,
         backlog: &BTreeMap<String, (u64, u64)>,
         twilio: &[(&'static str, u64)],
         rooms: &[(&'static str, u64)],
@@ -105,6 +106,7 @@ impl Metrics {
         for (name, help, counter) in rim {
             single(&mut out, name, "counter", help, &counter.0.load(Relaxed).to_string());
         }
+        single(&mut out, "pressure", "gauge", "1: at the limit of this host; from 0.9 on calls are refused.", &format!("{pressure:.3}"));
         let mut family = |name: &str, kind: &str, help: &str, rows: Vec<(String, u64)>| {
             let _ = writeln!(out, "# HELP voiced_{name} {help}\n# TYPE voiced_{name} {kind}");
             for (labels, value) in rows {
@@ -113,6 +115,7 @@ impl Metrics {
         };
         let by_thread = |read: fn(&MeterReading) -> u64| threads.iter().enumerate().map(|(i, meter)| (format!("thread=\"{i}\""), read(meter))).collect();
         family("calls", "gauge", "Calls now.", by_thread(|meter| meter.calls as u64));
+        family("shed_level", "gauge", "Optional work left out: 1 noise cancellation, 2 the end-of-turn model too.", by_thread(|meter| meter.shed as u64));
         family("ticks_total", "counter", "Ticks run.", by_thread(|meter| meter.ticks));
         family("tick_busy_us_total", "counter", "Time spent in ticks, µs.", by_thread(|meter| meter.busy_us));
         family("tick_overruns_total", "counter", "Ticks that took longer than 10 ms.", by_thread(|meter| meter.overruns));

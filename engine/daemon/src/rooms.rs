@@ -172,7 +172,8 @@ impl RoomHost {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The larger of two shares: of the audio threads' time that ticks took since the last report, and of their places.
+    /// The larger of two shares: of the audio threads' time that ticks took since the last report, and of their places;
+    /// or the pressure under which this host is, where that is measured.
     fn load(&self) -> f32 {
         let engine = &self.sessions.engine;
         if self.sessions.is_draining() {
@@ -183,7 +184,7 @@ impl RoomHost {
         let (ticks_before, busy_before) = std::mem::replace(&mut *measured, (ticks, busy));
         let time = (busy - busy_before) as f32 / (TICK_US * (ticks - ticks_before).max(1) as f32);
         let places = engine.calls() as f32 / engine.limit().max(1) as f32;
-        time.max(places).clamp(0.0, 1.0)
+        time.max(places).max(self.sessions.headroom.pressure()).clamp(0.0, 1.0)
     }
 }
 

@@ -27,7 +27,7 @@ use crate::http::rooms::Rooms;
 use crate::http::{self, Status};
 use crate::rooms::RoomHost;
 use crate::sessions::{Desk, Sessions};
-use crate::{dirs, inference, notify, recording};
+use crate::{dirs, headroom, inference, notify, recording};
 
 /// How long calls may go on after SIGTERM; systemd's `TimeoutStopSec` is a little longer.
 const DRAIN: Duration = Duration::from_mins(5);
@@ -82,6 +82,10 @@ impl Daemon {
         backlog.count(&outbox).await?;
         tokio::spawn(backlog::watch(Arc::clone(&backlog), outbox.clone()));
         let sessions = Sessions::new(engine, agents, outbox, backlog);
+        if settings.engine.headroom_percent > 0 {
+            let kept_free = f32::from(settings.engine.headroom_percent) / 100.0;
+            tokio::spawn(headroom::watch(Arc::clone(&sessions.headroom), Arc::clone(&sessions.engine), kept_free));
+        }
         let listener = TcpListener::bind((settings.server.bind.as_str(), settings.server.port))
             .await
             .with_context(|| format!("cannot listen on {}:{} (server.bind, PORT)", settings.server.bind, settings.server.port))?;

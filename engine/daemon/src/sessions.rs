@@ -18,6 +18,7 @@ use voiced_twilio::{IncomingCall, LineIo, Refused, Switchboard};
 use crate::agent::{Agent, Agents, SttFeed};
 use crate::backlog::Backlog;
 use crate::call::{self, CallContext, Line, Observed, Request};
+use crate::headroom::Headroom;
 use crate::metrics::Metrics;
 use crate::rooms::RoomHost;
 
@@ -63,6 +64,7 @@ struct Live {
 /// All calls, shared by transports, HTTP and the drain.
 pub struct Sessions {
     pub engine: Arc<Engine>,
+    pub headroom: Arc<Headroom>,
     pub metrics: Arc<Metrics>,
     pub outbox: Outbox,
     pub agents: Agents,
@@ -79,6 +81,7 @@ impl Sessions {
     pub fn new(engine: Arc<Engine>, agents: Agents, outbox: Outbox, backlog: Arc<Backlog>) -> Arc<Self> {
         Arc::new(Self {
             engine,
+            headroom: Arc::default(),
             metrics: Arc::default(),
             outbox,
             agents,
@@ -131,7 +134,7 @@ impl Sessions {
 
     /// Room for one more call.
     pub fn may_admit(&self) -> bool {
-        let may = !self.is_draining() && self.engine.calls() < self.engine.limit() && !self.backlog.is_full();
+        let may = !self.is_draining() && self.engine.calls() < self.engine.limit() && !self.headroom.is_full() && !self.backlog.is_full();
         if !may {
             self.metrics.calls_refused.add(1);
         }

@@ -8,7 +8,7 @@ use std::time::Instant;
 use voiced_core::model::{Denoise, TurnFeatures, TurnJudge, VoiceActivity};
 
 use crate::deadline::Beat;
-use crate::meter::{Meter, MeterReading};
+use crate::meter::{Meter, MeterReading, Shed};
 use crate::port::{CallPort, PortSettings};
 use crate::realtime;
 use crate::worker::{Worker, WorkerLink};
@@ -108,6 +108,13 @@ impl Engine {
     /// Calls now.
     pub fn calls(&self) -> usize {
         self.meters.iter().map(|meter| meter.read().calls).sum()
+    }
+
+    /// Leaves out optional work from the next tick on.
+    pub fn shed(&self, shed: Shed) {
+        for link in self.links.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            link.shed(shed);
+        }
     }
 
     /// A reading of each thread's meters.

@@ -21,6 +21,6 @@ pub use bell::Bell;
 pub use engine::{AdmitError, Engine, EngineSettings, ThreadModels};
 pub use guest::{GUESTS_MAX, GuestPort, JoinError};
 pub use judge::Judge;
-pub use meter::{Meter, MeterReading, STAGES, TICK_BUCKETS_US};
+pub use meter::{Meter, MeterReading, STAGES, Shed, Stage, TICK_BUCKETS_US};
 pub use port::{CallPort, PortSettings};
 pub use worker::{Worker, WorkerLink};

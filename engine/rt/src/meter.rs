@@ -2,7 +2,7 @@
 //! the ringer waits for.
 
 use std::sync::atomic::{
-    AtomicU64, AtomicUsize,
+    AtomicU8, AtomicU64, AtomicUsize,
     Ordering::{Acquire, Relaxed, Release},
 };
 use std::time::Duration;
@@ -12,6 +12,50 @@ use voiced_core::time::TICK_MS;
 
 /// Upper bounds of the tick-time histogram, µs; the last bucket takes the rest. 10 000 is the deadline.
 pub const TICK_BUCKETS_US: [u64; 12] = [50, 100, 200, 500, 1_000, 2_000, 3_000, 5_000, 7_000, 10_000, 20_000, 50_000];
+
+/// Optional work that the audio threads leave out, each step with those before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Shed {
+    /// All is done.
+    #[default]
+    Nothing,
+    /// Voice activity and end of turn hear the line as it is.
+    Denoise,
+    /// And turns end by pause and transcript alone.
+    TurnModel,
+}
+
+impl Shed {
+    /// The next step.
+    #[must_use]
+    pub fn more(self) -> Self {
+        Self::of(self as u8 + 1)
+    }
+
+    /// The step before.
+    #[must_use]
+    pub fn less(self) -> Self {
+        Self::of((self as u8).saturating_sub(1))
+    }
+
+    /// For logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Denoise => "noise cancellation",
+            Self::TurnModel => "noise cancellation, end-of-turn model",
+        }
+    }
+
+    fn of(step: u8) -> Self {
+        match step {
+            0 => Self::Nothing,
+            1 => Self::Denoise,
+            _ => Self::TurnModel,
+        }
+    }
+}
 
 /// Parts of a tick, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +95,8 @@ pub struct Meter {
     concealed_ms: AtomicU64,
     skipped_ms: AtomicU64,
     stages_ns: [AtomicU64; STAGES.len()],
+    /// A [`Shed`], written by the rim.
+    shed: AtomicU8,
     histogram: [AtomicU64; TICK_BUCKETS_US.len() + 1],
 }
 
@@ -85,6 +131,8 @@ pub struct MeterReading {
     pub skipped_ms: u64,
     /// Time spent in each of [`STAGES`], ns.
     pub stages_ns: [u64; STAGES.len()],
+    /// What is left out now.
+    pub shed: Shed,
     /// Ticks by time, see [`TICK_BUCKETS_US`].
     pub histogram: [u64; TICK_BUCKETS_US.len() + 1],
 }
@@ -107,6 +155,7 @@ impl Meter {
             concealed_ms: self.concealed_ms.load(Relaxed),
             skipped_ms: self.skipped_ms.load(Relaxed),
             stages_ns: std::array::from_fn(|i| self.stages_ns[i].load(Relaxed)),
+            shed: self.shed(),
             histogram: std::array::from_fn(|i| self.histogram[i].load(Relaxed)),
         }
     }
@@ -148,6 +197,15 @@ impl Meter {
 
     pub(crate) fn stage(&self, stage: Stage, took: Duration) {
         self.stages_ns[stage as usize].fetch_add(took.as_nanos() as u64, Relaxed);
+    }
+
+    /// Leave out so much from the next tick on.
+    pub(crate) fn set_shed(&self, shed: Shed) {
+        self.shed.store(shed as u8, Relaxed);
+    }
+
+    pub(crate) fn shed(&self) -> Shed {
+        Shed::of(self.shed.load(Relaxed))
     }
 
     pub(crate) fn skip(&self, ticks: u64) {

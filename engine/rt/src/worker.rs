@@ -13,7 +13,7 @@ use voiced_core::time::{MediaTime, TICK_MS, Tick};
 use crate::bell::Bells;
 use crate::engine::ThreadModels;
 use crate::judge::{self, Ask, Judge, JudgeLink};
-use crate::meter::{Meter, Stage};
+use crate::meter::{Meter, Shed, Stage};
 use crate::port::{self, CallPort, PortSettings, SlotPort};
 
 /// Room that a leg's playout must have before a chunk is taken from the ring, ms: one chunk.
@@ -65,6 +65,11 @@ impl WorkerLink {
         Some(rim)
     }
 
+    /// Leaves out optional work from the next tick on.
+    pub fn shed(&self, shed: Shed) {
+        self.meter.set_shed(shed);
+    }
+
     /// The bells of this worker's calls.
     pub(crate) fn bells(&self) -> &Bells {
         &self.bells
@@ -87,6 +92,7 @@ pub struct Worker {
     vad: Box<dyn VoiceActivity>,
     features: Option<Box<dyn TurnFeatures>>,
     meter: Arc<Meter>,
+    shed: Shed,
     raw: Vec<HeardFrame>,
     cleaned: Vec<HeardFrame>,
     batch_slots: Vec<usize>,
@@ -121,6 +127,7 @@ impl Worker {
             vad: models.vad,
             features,
             meter: Arc::clone(&meter),
+            shed: Shed::Nothing,
             raw: vec![[0.0; HEARD_LEN]; limit],
             cleaned: vec![[0.0; HEARD_LEN]; limit],
             batch_slots: Vec::with_capacity(limit),
@@ -139,6 +146,7 @@ impl Worker {
             worker.meter.stage(stage, now - since);
             since = now;
         };
+        self.look_what_to_leave_out();
         self.admit(tick);
         self.take_answers();
         self.take_in();
@@ -154,6 +162,18 @@ impl Worker {
         self.speak(tick);
         self.retire();
         lap(self, Stage::Speak);
+    }
+
+    /// What is taken up again begins anew: it has missed sound.
+    fn look_what_to_leave_out(&mut self) {
+        let was = std::mem::replace(&mut self.shed, self.meter.shed());
+        for &index in self.live.iter().filter(|_| self.shed < was) {
+            match (was, &mut self.denoise, &mut self.features) {
+                (Shed::Denoise, Some(denoise), _) => denoise.reset(index),
+                (Shed::TurnModel, _, Some(features)) => features.reset(index),
+                _ => {}
+            }
+        }
     }
 
     fn admit(&mut self, tick: Tick) {
@@ -232,7 +252,7 @@ impl Worker {
     }
 
     fn denoise(&mut self) {
-        let Some(denoise) = &mut self.denoise else { return };
+        let Some(denoise) = self.denoise.as_mut().filter(|_| self.shed < Shed::Denoise) else { return };
         self.batch_slots.clear();
         self.batch_frames.clear();
         for &index in self.live.iter().filter(|&&index| self.slots[index].settings.denoise_enabled) {
@@ -267,7 +287,8 @@ impl Worker {
         for &index in &self.live {
             let slot = &mut self.slots[index];
             let Some(port) = &mut slot.port else { continue };
-            if let Some(features) = &mut self.features
+            let mut features = self.features.as_mut().filter(|_| self.shed < Shed::TurnModel);
+            if let Some(features) = &mut features
                 && slot.settings.turn_detection_enabled
             {
                 features.push(index, &self.cleaned[index]);
@@ -278,7 +299,7 @@ impl Worker {
                 }
             };
             let ask = slot.leg.listen(media_time(tick, slot.since), slot.probability, slot.verdict.take(), &mut emit);
-            let Some(features) = &mut self.features else { continue };
+            let Some(features) = features else { continue };
             match ask {
                 TurnAsk::Nothing => {}
                 TurnAsk::Forget => features.reset(index),

@@ -8,13 +8,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::task::{Context, Waker};
 use std::thread;
+use std::time::Duration;
 
 use phone::{BySlot, Caller, Exchange};
 use voiced_core::leg::LegEvent;
 use voiced_core::model::{TurnJudge, TurnQuery};
+use voiced_rt::Shed;
 
 /// More than any turn here takes to end, in packets of 20 ms.
 const PATIENCE: usize = 200;
+/// Longer than one thread ever waits here for another.
+const PATIENCE_OF_THREADS: Duration = Duration::from_secs(20);
 
 #[test]
 fn a_call_beyond_the_limit_is_refused_until_one_has_gone() {
@@ -118,13 +122,13 @@ fn an_answer_meant_for_the_call_before_in_the_same_slot_is_dropped() {
         });
         let mut first = exchange.admit();
         talk_and_pause(&mut exchange, &mut first);
-        asked.recv().unwrap();
+        asked.recv_timeout(PATIENCE_OF_THREADS).unwrap();
         drop(first);
         exchange.tick();
         let mut second = exchange.admit();
         talk_and_pause(&mut exchange, &mut second);
         answer.send(0.9).unwrap();
-        asked.recv().unwrap(); // the judge is at the second's question, so the answer to the first's is on its way
+        asked.recv_timeout(PATIENCE_OF_THREADS).unwrap(); // the judge is at the second's question, so the answer to the first's is on its way
         let probability = (0..PATIENCE).find_map(|_| {
             second.send(false);
             exchange.tick();
@@ -135,6 +139,23 @@ fn an_answer_meant_for_the_call_before_in_the_same_slot_is_dropped() {
         drop(answer);
         assert!(probability.is_some_and(f32::is_nan), "the second call had no answer, and yet {probability:?}");
     });
+}
+
+#[test]
+fn a_thread_with_too_much_to_do_judges_turns_without_the_model_until_there_is_room_again() {
+    let (mut exchange, mut judge) = Exchange::open(1, BySlot(vec![0.9]));
+    let mut caller = exchange.admit();
+    for (shed, asked) in [(Shed::TurnModel, false), (Shed::Nothing, true)] {
+        exchange.link.shed(shed);
+        let probability = (0..PATIENCE).find_map(|packet| {
+            caller.send(packet < 25);
+            exchange.tick();
+            exchange.tick();
+            judge.step();
+            turn_end(&mut caller)
+        });
+        assert_eq!(probability.map(|probability| !probability.is_nan()), Some(asked), "{shed:?}: the turn ends all the same");
+    }
 }
 
 #[test]
@@ -167,8 +188,8 @@ fn a_bell_is_rung_once_for_100_ms_of_hearing_and_at_once_for_an_event() {
     assert!(ticks_to_event.is_some(), "the caller talks");
 }
 
-/// Packets from the pause to the question of end of turn, and one more: the question comes 80 ms later.
-const PACKETS_TO_QUESTION: usize = 5;
+/// Packets from the pause to the question of end of turn, and one more: the question comes 160 ms later.
+const PACKETS_TO_QUESTION: usize = 9;
 
 /// Half a second of speech, then quiet until the caller has paused for long enough to ask whether that was all.
 fn talk_and_pause(exchange: &mut Exchange, caller: &mut Caller) {

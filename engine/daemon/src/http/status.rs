@@ -89,7 +89,7 @@ pub async fn metrics(State(status): State<Arc<Status>>) -> Response {
         Ok(Err(error)) | Err(error) => return Refusal::of(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     };
     let rooms = status.rooms.as_ref().map(|rooms| rooms.counts()).unwrap_or_default();
-    let text = status.sessions.metrics.render(&status.sessions.engine.meters(), &backlog, &status.twilio.read(), &rooms);
+    let text = status.sessions.metrics.render(&status.sessions.engine.meters(), status.sessions.headroom.pressure(), &backlog, &status.twilio.read(), &rooms);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 

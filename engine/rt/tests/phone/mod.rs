@@ -12,8 +12,8 @@ use voiced_core::packet::{Codec, PACKET_BYTES_MAX, Packet};
 use voiced_core::time::Tick;
 use voiced_rt::{CallPort, Judge, PortSettings, ThreadModels, Worker, WorkerLink};
 
-/// What the transcript says of every turn, so that it ends soon.
-pub const COMPLETE: Command = Command::Hint(TranscriptHint { words: 3, backchannel: false, ending: TextEnding::Complete, settled: true });
+/// What the transcript says of every turn: words, and not whether they are all, so that the model is asked.
+pub const WORDS: Command = Command::Hint(TranscriptHint { words: 3, backchannel: false, ending: TextEnding::Unmarked, settled: true });
 /// Bytes of 20 ms of mu-law.
 const PACKET_LEN: usize = 160;
 /// Chunks of 20 ms in an agent's reply.
@@ -94,7 +94,7 @@ impl Caller {
     pub fn next_event(&mut self) -> Option<LegEvent> {
         let event = self.port.events.pop().ok()?;
         match event {
-            LegEvent::Paused { .. } => self.command(COMPLETE),
+            LegEvent::Paused { .. } => self.command(WORDS),
             LegEvent::TurnEnded { turn, .. } => self.reply = Some((turn, 0)),
             LegEvent::Interrupted { .. } => self.reply = None,
             _ => {}
