@@ -31,7 +31,7 @@ const ORDERS_MAX: usize = 256;
 /// Signals kept of each direction; a test's room says some hundred.
 const SIGNALS_MAX: usize = 10_000;
 /// How long a silent door is kept open: longer than any participant waits.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
+const SILENCE_MAX: Duration = Duration::from_mins(1);
 
 /// Stands between participants and a server; gone when dropped.
 pub struct SignalProxy {

@@ -18,6 +18,9 @@ use voiced_livekit::{DisconnectReason, JoinError, LiveKit, RoomEvent, TextOption
 /// Packets that a resume may cost: half a second. It is 0 to 2 on a quiet machine.
 const LOST_IN_RESUME_MAX: u32 = 25;
 
+/// What a knock is answered by.
+type Answer = fn(&Visit) -> Door;
+
 /// A server, a proxy before it, ann who has come through the proxy, and bob who has not. They hear each other.
 struct Scene {
     server: Server,
@@ -70,7 +73,7 @@ fn simulate(scenario: Scenario) -> Request {
 async fn who_is_refused_at_the_join_is_told_whether_to_try_again() {
     let Some((server, proxy, livekit)) = doorway().await else { return };
     let join = || livekit.join(options(&proxy.url(), &server.token("room", "ann"), "ann", Codec::Opus));
-    let doors: [(fn(&Visit) -> Door, bool); 5] = [
+    let doors: [(Answer, bool); 5] = [
         (|_| Door::Refuse(401), false),
         (|_| Door::Refuse(404), false),
         (|_| Door::Refuse(429), true),

@@ -131,7 +131,9 @@ fn tell_of_relay(proxy: &SignalProxy, url: String) {
             Response::Reconnect(reconnect) => &mut reconnect.ice_servers,
             _ => return Some(message),
         };
-        servers.iter_mut().for_each(|server| server.urls = vec![url.clone()]);
+        for server in servers {
+            server.urls = vec![url.clone()];
+        }
         Some(message)
     });
 }
