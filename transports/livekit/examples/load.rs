@@ -2,15 +2,11 @@
 //!
 //!     VOICED_LIVEKIT_SERVER=... cargo run --release -p voiced-livekit --example load -- 25
 
-#[allow(dead_code, reason = "shared with the tests")]
-#[path = "../tests/room/server.rs"]
-mod server;
-
-use server::Server;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use voiced_core::packet::{Codec, Packet};
+use voiced_lab::livekit::{Server, or_skip};
 use voiced_livekit::{JoinOptions, LiveKit, MediaSettings, PublishTrack, RoomEvent};
 
 const WARM_UP: Duration = Duration::from_secs(5);
@@ -19,14 +15,15 @@ const MEASURED: Duration = Duration::from_secs(20);
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() {
     let rooms: u32 = std::env::args().nth(1).and_then(|count| count.parse().ok()).unwrap_or(25);
-    let Some(server) = Server::start().await else { return };
+    let Some(binary) = or_skip(Server::find()) else { return };
+    let server = Server::start(&binary, None).await.expect("the server starts");
     let livekit = LiveKit::start(MediaSettings::default()).expect("a media thread");
     let heard = Arc::new(AtomicU64::new(0));
     let empty_kib = resident_kib();
     let mut people = Vec::new();
     let joining = Instant::now();
     for index in 0..rooms * 2 {
-        people.push(join(&livekit, &server.url(), index, heard.clone()).await);
+        people.push(join(&livekit, &server, index, heard.clone()).await);
     }
     println!("{} joins one after the other in {:.1?}", people.len(), joining.elapsed());
     let mut tick = tokio::time::interval(Duration::from_millis(20));
@@ -61,10 +58,10 @@ async fn main() {
     }
 }
 
-async fn join(livekit: &LiveKit, url: &str, index: u32, heard: Arc<AtomicU64>) -> voiced_livekit::Room {
+async fn join(livekit: &LiveKit, server: &Server, index: u32, heard: Arc<AtomicU64>) -> voiced_livekit::Room {
     let options = JoinOptions {
-        url: url.to_owned(),
-        token: server::token(&format!("room-{}", index / 2), &format!("person-{index}")),
+        url: server.url(),
+        token: server.token(&format!("room-{}", index / 2), &format!("person-{index}")).to_jwt().expect("a token"),
         publish: vec![PublishTrack { name: "voice".to_owned(), codec: Codec::Opus }],
         auto_subscribe: true,
         attributes: [].into(),

@@ -1,14 +1,17 @@
-//! The server's API: rooms, who is in them, and which agents are sent to them.
+//! The server's API: rooms, who is in them, which agents are sent to them, and recordings.
 //!
 //! Each request has a limit of time, and an error says what was asked of which server. [`DispatchOnce`] is for triggers
 //! that repeat and race (webhooks, clicks): one agent per room, however often it is asked for.
 
+mod egress;
 mod once;
 
+pub use egress::{Egress, EgressFile, EgressState, S3Bucket};
 pub use once::{DispatchOnce, Dispatched};
 
 use crate::token::{AgentDispatch, Keys};
 use livekit_api::services::agent_dispatch::AgentDispatchClient;
+use livekit_api::services::egress::EgressClient;
 use livekit_api::services::room::{CreateRoomOptions, RoomClient, SendDataOptions};
 use livekit_api::services::{ServerError, ServerErrorCode, ServiceError};
 use livekit_protocol as proto;
@@ -23,6 +26,7 @@ pub use livekit_protocol::{AgentDispatch as DispatchInfo, ParticipantInfo, Room 
 pub struct ServerApi {
     rooms: RoomClient,
     dispatches: AgentDispatchClient,
+    egress: EgressClient,
     server: String,
 }
 
@@ -36,6 +40,7 @@ impl ServerApi {
         Self {
             rooms: RoomClient::with_api_key(url.as_str(), key, secret).with_request_timeout(REQUEST_WAIT),
             dispatches: AgentDispatchClient::with_api_key(url.as_str(), key, secret).with_request_timeout(REQUEST_WAIT),
+            egress: EgressClient::with_api_key(url.as_str(), key, secret).with_request_timeout(egress::EGRESS_WAIT),
             server: shown(url),
         }
     }
@@ -160,7 +165,7 @@ pub enum ApiFailure {
     #[error("the server cannot be reached: check LIVEKIT_URL")]
     Unreachable,
     /// No answer in time.
-    #[error("no answer within {} s", REQUEST_WAIT.as_secs())]
+    #[error("no answer in time")]
     TimedOut,
     /// Something else answers there, or the server refuses the key before it reads the request.
     #[error("the answer is none of LiveKit's API: check LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET")]

@@ -16,7 +16,7 @@ pub mod webhook;
 pub mod worker;
 
 pub use livekit::{JoinError, JoinOptions, LiveKit, PublishTrack};
-pub use media::{MediaCounters, MediaSettings, RoomStats};
+pub use media::{IceTransportPolicy, MediaCounters, MediaSettings, RoomStats};
 pub use room::{
     DisconnectReason, LocalParticipant, Participant, ParticipantKind, RemoteTrack, Room, RoomEvent, RpcError, RpcRequest, TextOptions, TextStream, TrackSource,
 };

@@ -27,6 +27,7 @@ struct Inner {
     threads: Vec<Arc<MediaThread>>,
     counters: Arc<MediaCounters>,
     next: AtomicU64,
+    turn_tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 /// How to join a room.
@@ -73,10 +74,11 @@ pub enum JoinError {
 impl LiveKit {
     /// Starts the media threads.
     pub fn start(settings: MediaSettings) -> io::Result<Self> {
-        let MediaSettings { threads, bind } = settings;
+        let MediaSettings { threads, bind, ice_transport_policy, turn_tls } = settings;
         let certificate = dtls_certificate();
-        let threads = (0..threads.max(1)).map(|index| MediaThread::start(index, bind.clone(), certificate.clone()).map(Arc::new));
-        Ok(Self(Arc::new(Inner { threads: threads.collect::<io::Result<_>>()?, counters: Arc::default(), next: AtomicU64::new(0) })))
+        let threads = (0..threads.max(1)).map(|index| MediaThread::start(index, bind.clone(), ice_transport_policy, certificate.clone()).map(Arc::new));
+        let threads = threads.collect::<io::Result<_>>()?;
+        Ok(Self(Arc::new(Inner { threads, counters: Arc::default(), next: AtomicU64::new(0), turn_tls })))
     }
 
     /// Joins a room. It is joined when the server has let us in; [`RoomEvent::Connected`] tells when sound can flow.
@@ -92,9 +94,9 @@ impl LiveKit {
         let (media_out, media) = mpsc::channel(MEDIA_EVENTS_MAX);
         thread.order(Key(key), Order::Open(Box::new(Opening { route, events: media_out, counters: counters.clone() })));
         let (events, events_in) = mpsc::channel(EVENTS_MAX);
-        let shared = Arc::new(Shared::new(thread, Key(key), counters));
+        let shared = Arc::new(Shared::new(thread, Key(key), counters, self.0.turn_tls.clone()));
         let membership = Membership::new(&publish, auto_subscribe, attributes);
-        let room = begin(Beginning { url, options: signal_options, signal, signals, join, membership, route, media, events, shared });
+        let room = begin(Beginning { url, token, options: signal_options, signal, signals, join, membership, route, media, events, shared });
         Ok((room, events_in))
     }
 
@@ -132,6 +134,8 @@ fn signal_options() -> SignalOptions {
 fn join_error(error: SignalError) -> JoinError {
     match error {
         SignalError::UrlParse(_) => JoinError::Address,
+        // too much at once is no refusal
+        SignalError::Client(status, _) if status.as_u16() == 429 => JoinError::Unreachable(error),
         SignalError::Client(..) | SignalError::TokenFormat => JoinError::Refused(error),
         _ => JoinError::Unreachable(error),
     }

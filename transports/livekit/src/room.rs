@@ -52,11 +52,13 @@ pub(crate) struct Shared {
     /// Who is there, as of the last update.
     pub view: Mutex<View>,
     pub leave: Leave,
+    /// Whom TLS to TURN servers trusts.
+    pub turn_tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 impl Shared {
-    pub fn new(thread: Arc<MediaThread>, key: Key, counters: Arc<RoomCounters>) -> Self {
-        Self { thread, key, counters, muted: AtomicU64::new(0), view: Mutex::default(), leave: Leave::default() }
+    pub fn new(thread: Arc<MediaThread>, key: Key, counters: Arc<RoomCounters>, turn_tls: Option<Arc<rustls::ClientConfig>>) -> Self {
+        Self { thread, key, counters, turn_tls, muted: AtomicU64::new(0), view: Mutex::default(), leave: Leave::default() }
     }
 
     /// Why the user wants to leave.

@@ -14,6 +14,8 @@ use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
+pub use crate::room::ParticipantKind;
+
 /// The content type of webhooks.
 pub const WEBHOOK_CONTENT_TYPE: &str = "application/webhook+json";
 /// Longest body, in bytes: an event with its participant's metadata and attributes (64 KiB each, as servers allow) and
@@ -153,57 +155,6 @@ pub struct WebhookParticipant {
     pub kind: ParticipantKind,
     /// E.g. `sip.phoneNumber`.
     pub attributes: BTreeMap<String, String>,
-}
-
-/// What sort of participant it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ParticipantKind {
-    /// A person; webhooks leave it out.
-    #[default]
-    Standard,
-    /// A stream that comes in.
-    Ingress,
-    /// A recorder.
-    Egress,
-    /// A telephone caller.
-    Sip,
-    /// An agent.
-    Agent,
-    /// One of another platform.
-    Connector,
-    /// Another room.
-    Bridge,
-    /// One that a newer server knows.
-    Other,
-}
-
-impl ParticipantKind {
-    /// By the protocol's number.
-    pub fn from_number(number: i64) -> Self {
-        match number {
-            0 => Self::Standard,
-            1 => Self::Ingress,
-            2 => Self::Egress,
-            3 => Self::Sip,
-            4 => Self::Agent,
-            7 => Self::Connector,
-            8 => Self::Bridge,
-            _ => Self::Other,
-        }
-    }
-
-    fn from_name(name: &str) -> Self {
-        match name {
-            "STANDARD" => Self::Standard,
-            "INGRESS" => Self::Ingress,
-            "EGRESS" => Self::Egress,
-            "SIP" => Self::Sip,
-            "AGENT" => Self::Agent,
-            "CONNECTOR" => Self::Connector,
-            "BRIDGE" => Self::Bridge,
-            _ => Self::Other,
-        }
-    }
 }
 
 /// The JSON of an event; what is not named here is passed over.

@@ -5,13 +5,15 @@ mod server;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
-use server::{API_SECRET, Server, keys, until};
+use livekit_protocol::{AudioMixing, EgressInfo, EgressStatus, EncodedFileType, RoomCompositeEgressRequest, StopEgressRequest, encoded_file_output};
+use prost::Message;
+use server::{Server, made_up_keys, until};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use voiced_livekit::api::{ApiFailure, DispatchOnce, Dispatched, ServerApi};
-use voiced_livekit::token::{AgentDispatch, Keys};
+use voiced_livekit::api::{ApiFailure, DispatchOnce, Dispatched, Egress, EgressFile, EgressState, S3Bucket, ServerApi};
+use voiced_livekit::token::{AgentDispatch, Keys, Secret};
 use voiced_livekit::webhook::{Received, WEBHOOK_CONTENT_TYPE, WebhookError, WebhookKind, WebhookReceiver};
 
 fn voiced() -> AgentDispatch {
@@ -69,7 +71,7 @@ async fn twenty_triggers_at_once_send_one_agent() {
 #[tokio::test]
 async fn errors_say_what_was_asked_of_whom_and_no_secret() {
     let nothing = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let api = ServerApi::new(&format!("wss://user:password@{nothing}").parse().unwrap(), &keys());
+    let api = ServerApi::new(&format!("wss://user:password@{nothing}").parse().unwrap(), &made_up_keys());
     let error = api.create_dispatch("room-1", &voiced()).await.unwrap_err();
     assert_eq!(error.failure, ApiFailure::Unreachable);
     assert_eq!(
@@ -77,9 +79,55 @@ async fn errors_say_what_was_asked_of_whom_and_no_secret() {
         format!("could not dispatch an agent to the room \"room-1\" at wss://{nothing}: the server cannot be reached: check LIVEKIT_URL")
     );
     let Some(server) = Server::start(None).await else { return };
-    let wrong = ServerApi::new(&server.url(), &Keys::new("devkey", "not-the-secret-of-this-server-at-all"));
+    let wrong = ServerApi::new(&server.url(), &Keys::new(server.0.api_key(), "not-the-secret-of-this-server-at-all"));
     let text = wrong.delete_room("room-1").await.unwrap_err().to_string();
     assert!(text.contains("LIVEKIT_API_SECRET") && !text.contains("not-the-secret"), "{text}");
+}
+
+#[tokio::test]
+async fn a_recording_is_asked_for_as_the_egress_service_expects_it() {
+    let asked: Arc<Mutex<Vec<RoomCompositeEgressRequest>>> = Arc::default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url: url::Url = format!("ws://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let start = |State(asked): State<Arc<Mutex<Vec<RoomCompositeEgressRequest>>>>, body: Bytes| async move {
+        asked.lock().unwrap().push(RoomCompositeEgressRequest::decode(body).unwrap());
+        EgressInfo { egress_id: "EG_1".to_owned(), ..Default::default() }.encode_to_vec()
+    };
+    let stop = |body: Bytes| async move {
+        match StopEgressRequest::decode(body).unwrap().egress_id.as_str() {
+            "EG_1" => Ok(EgressInfo { egress_id: "EG_1".to_owned(), status: EgressStatus::EgressEnding as i32, ..Default::default() }.encode_to_vec()),
+            _ => Err((StatusCode::NOT_FOUND, r#"{"code":"not_found","msg":"no such egress"}"#)),
+        }
+    };
+    let router = Router::new()
+        .route("/twirp/livekit.Egress/StartRoomCompositeEgress", post(start))
+        .route("/twirp/livekit.Egress/StopEgress", post(stop))
+        .with_state(Arc::clone(&asked));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+
+    let api = ServerApi::new(&url, &made_up_keys());
+    let bucket = S3Bucket {
+        name: "calls".to_owned(),
+        region: "eu-west-1".to_owned(),
+        endpoint: Some("http://127.0.0.1:9000".to_owned()),
+        access_key: "AKIA".to_owned(),
+        secret: Secret::new("hush"),
+    };
+    let file = EgressFile { path: "2026/room-1.ogg".to_owned(), bucket: Some(bucket) };
+    assert!(!format!("{file:?}").contains("hush"));
+    let started = api.start_egress("room-1", &file).await.unwrap();
+    assert_eq!(started, Egress { id: "EG_1".to_owned(), state: EgressState::Starting, error: String::new() });
+    api.start_egress("room-1", &EgressFile { path: "/recordings/room-1.mp3".to_owned(), bucket: None }).await.unwrap();
+    assert_eq!(api.stop_egress("room-1", "EG_1").await.unwrap().state, EgressState::Ending);
+    assert!(api.stop_egress("room-1", "EG_2").await.unwrap_err().is_not_found());
+
+    let asked = asked.lock().unwrap();
+    assert!(asked.iter().all(|asked| asked.room_name == "room-1" && asked.audio_only && asked.audio_mixing() == AudioMixing::DualChannelAgent));
+    let [in_bucket, on_disk] = [0, 1].map(|index: usize| asked[index].file_outputs[0].clone());
+    assert_eq!((in_bucket.filepath.as_str(), in_bucket.file_type()), ("2026/room-1.ogg", EncodedFileType::Ogg));
+    let Some(encoded_file_output::Output::S3(s3)) = in_bucket.output else { panic!("no bucket") };
+    assert_eq!((s3.bucket.as_str(), s3.secret.as_str(), s3.force_path_style), ("calls", "hush", true));
+    assert_eq!((on_disk.file_type(), on_disk.output), (EncodedFileType::Mp3, None));
 }
 
 type Post = (HeaderMap, Bytes);
@@ -96,7 +144,7 @@ async fn the_servers_webhooks_are_believed_and_altered_ones_are_not() {
     server.api().delete_room("room-1").await.unwrap();
     until("two webhooks", async || posts.lock().unwrap().len() >= 2).await;
     let posts = posts.lock().unwrap().clone();
-    let receiver = WebhookReceiver::new(&keys());
+    let receiver = WebhookReceiver::new(&server.keys());
     let mut kinds = Vec::new();
     for (headers, body) in &posts {
         assert_eq!(headers["content-type"], WEBHOOK_CONTENT_TYPE);
@@ -104,7 +152,7 @@ async fn the_servers_webhooks_are_believed_and_altered_ones_are_not() {
         let mut altered = body.to_vec();
         altered.push(b' ');
         assert_eq!(receiver.receive(Some(token), &altered), Err(WebhookError::Altered));
-        assert_eq!(WebhookReceiver::new(&Keys::new("other", API_SECRET)).receive(Some(token), body), Err(WebhookError::Forged));
+        assert_eq!(WebhookReceiver::new(&Keys::new("other", server.0.api_secret())).receive(Some(token), body), Err(WebhookError::Forged));
         let Ok(Received::News(event)) = receiver.receive(Some(token), body) else { panic!("{body:?}") };
         assert_eq!(event.room.unwrap().sid, room.sid);
         assert!(event.created_at > 0 && !event.id.is_empty());

@@ -6,7 +6,7 @@ mod server;
 
 use agency::{Agency, hire, is_registered};
 use double::Double;
-use server::{Server, keys, until};
+use server::{Server, made_up_keys, until};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -36,7 +36,7 @@ async fn join(server: &Server, token: &Secret) -> impl Sized {
 async fn a_dispatch_reaches_the_worker_with_metadata_and_the_rooms_end_terminates_the_job() {
     let Some(server) = Server::start(None).await else { return };
     let agency = Arc::new(Agency::default());
-    let worker = hire(server.url(), keys(), &agency, 10);
+    let worker = hire(server.url(), server.keys(), &agency, 10);
     registered(&worker).await;
     let api = server.api();
     let dispatch_id = api.create_dispatch("room-1", &voiced(r#"{"greeting":"Hello!"}"#)).await.unwrap();
@@ -61,7 +61,7 @@ async fn a_dispatch_reaches_the_worker_with_metadata_and_the_rooms_end_terminate
 async fn a_dispatch_called_back_terminates_its_job() {
     let Some(server) = Server::start(None).await else { return };
     let agency = Arc::new(Agency::default());
-    let worker = hire(server.url(), keys(), &agency, 10);
+    let worker = hire(server.url(), server.keys(), &agency, 10);
     registered(&worker).await;
     let api = server.api();
     let dispatch_id = api.create_dispatch("room-1", &voiced("")).await.unwrap();
@@ -75,11 +75,11 @@ async fn a_dispatch_called_back_terminates_its_job() {
 async fn a_token_that_names_the_agent_dispatches_it() {
     let Some(server) = Server::start(None).await else { return };
     let agency = Arc::new(Agency::default());
-    let worker = hire(server.url(), keys(), &agency, 10);
+    let worker = hire(server.url(), server.keys(), &agency, 10);
     registered(&worker).await;
     let mut caller = ParticipantToken::new("room-2", "caller");
     caller.agents.push(voiced("from the token"));
-    let token = keys().participant_token(&caller).unwrap();
+    let token = server.keys().participant_token(&caller).unwrap();
     let _in_the_room = join(&server, &token).await;
     until("the job", async || agency.job("room-2").is_some()).await;
     assert_eq!(agency.job("room-2").unwrap().metadata, "from the token");
@@ -91,7 +91,7 @@ async fn jobs_go_to_the_worker_that_has_room() {
     let [free, loaded, full, draining] = [(); 4].map(|()| Arc::new(Agency::default()));
     loaded.load_percent.store(100, Ordering::Relaxed);
     full.full.store(true, Ordering::Relaxed);
-    let workers = [&free, &loaded, &full, &draining].map(|agency| hire(server.url(), keys(), agency, 100));
+    let workers = [&free, &loaded, &full, &draining].map(|agency| hire(server.url(), server.keys(), agency, 100));
     for worker in &workers {
         registered(worker).await;
     }
@@ -110,7 +110,7 @@ async fn jobs_go_to_the_worker_that_has_room() {
 async fn a_draining_worker_ends_its_jobs_and_gets_no_other() {
     let Some(server) = Server::start(None).await else { return };
     let agency = Arc::new(Agency::default());
-    let worker = hire(server.url(), keys(), &agency, 10);
+    let worker = hire(server.url(), server.keys(), &agency, 10);
     registered(&worker).await;
     let api = server.api();
     api.create_dispatch("room-1", &voiced("")).await.unwrap();
@@ -119,7 +119,7 @@ async fn a_draining_worker_ends_its_jobs_and_gets_no_other() {
     worker.stop_taking();
     let drained = tokio::spawn(worker.drain(Duration::from_secs(15)));
     let other = Arc::new(Agency::default());
-    let other_worker = hire(server.url(), keys(), &other, 10);
+    let other_worker = hire(server.url(), server.keys(), &other, 10);
     registered(&other_worker).await;
     for room in 2..8 {
         api.create_dispatch(&format!("room-{room}"), &voiced("")).await.unwrap();
@@ -137,7 +137,7 @@ async fn a_draining_worker_ends_its_jobs_and_gets_no_other() {
 async fn after_a_restart_of_the_server_the_worker_is_back_and_its_job_runs_on() {
     let Some(mut server) = Server::start(None).await else { return };
     let agency = Arc::new(Agency::default());
-    let worker = hire(server.url(), keys(), &agency, 10);
+    let worker = hire(server.url(), server.keys(), &agency, 10);
     registered(&worker).await;
     server.api().create_dispatch("before", &voiced("")).await.unwrap();
     until("the job", async || agency.job("before").is_some()).await;
@@ -154,7 +154,7 @@ async fn after_a_restart_of_the_server_the_worker_is_back_and_its_job_runs_on() 
 async fn a_wrong_key_is_told_and_is_no_secret() {
     let Some(server) = Server::start(None).await else { return };
     let agency = Arc::new(Agency::default());
-    let worker = hire(server.url(), Keys::new("devkey", "not-the-secret-of-this-server-at-all"), &agency, 10);
+    let worker = hire(server.url(), Keys::new(server.0.api_key(), "not-the-secret-of-this-server-at-all"), &agency, 10);
     until("the refusal", async || matches!(*worker.status().borrow(), WorkerStatus::Refused(_))).await;
     let told = format!("{:?}", worker.status().borrow().clone());
     assert!(told.contains("LIVEKIT_API_KEY") && told.contains("127.0.0.1") && !told.contains("not-the-secret"), "{told}");
@@ -166,10 +166,10 @@ async fn an_address_without_livekit_is_told() {
     let nothing = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let no_tls = Double::start().await;
     for url in [format!("ws://{nothing}"), no_tls.url().as_str().replace("http", "wss")] {
-        let worker = hire(url.parse().unwrap(), keys(), &agency, 10);
+        let worker = hire(url.parse().unwrap(), made_up_keys(), &agency, 10);
         until("the error", async || matches!(&*worker.status().borrow(), WorkerStatus::Connecting(Some(error)) if error.contains("LIVEKIT_URL"))).await;
     }
-    let worker = hire(no_tls.url().join("elsewhere").unwrap(), keys(), &agency, 10);
+    let worker = hire(no_tls.url().join("elsewhere").unwrap(), made_up_keys(), &agency, 10);
     until("the refusal", async || matches!(&*worker.status().borrow(), WorkerStatus::Refused(error) if error.contains("HTTP 404"))).await;
 }
 
@@ -177,7 +177,7 @@ async fn an_address_without_livekit_is_told() {
 async fn the_worker_outlives_garbage_and_a_server_that_hangs_up() {
     let double = Double::start().await;
     let agency = Arc::new(Agency::default());
-    let worker = hire(double.url(), keys(), &agency, 1);
+    let worker = hire(double.url(), made_up_keys(), &agency, 1);
     registered(&worker).await;
     double.send_garbage();
     until("the garbage", async || counted(&worker, "bad_messages") == 2).await;

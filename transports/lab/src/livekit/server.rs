@@ -28,10 +28,22 @@ const PORT_TRIES: u32 = 3;
 /// A running server; killed when dropped.
 pub struct Server {
     binary: PathBuf,
-    webhook: Option<Url>,
+    settings: ServerSettings,
     place: Place,
     api_secret: String,
     process: Process,
+}
+
+/// What a server is to do beside the usual.
+#[derive(Clone, Debug, Default)]
+pub struct ServerSettings {
+    /// Where it posts its webhooks.
+    pub webhook: Option<Url>,
+    /// Takes media over TCP only.
+    pub force_tcp: bool,
+    /// Relays media: over UDP on [`Server::turn_udp`], which it tells participants of, and over TCP on
+    /// [`Server::turn_tcp`], which it does not.
+    pub turn: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +52,8 @@ struct Place {
     http_port: u16,
     tcp_port: u16,
     udp_port: u16,
+    turn_udp_port: u16,
+    turn_tcp_port: u16,
 }
 
 /// Why there is no server.
@@ -75,18 +89,23 @@ impl Server {
 
     /// Starts a server on free ports and waits until it answers. It posts its webhooks to `webhook`.
     pub async fn start(binary: &Path, webhook: Option<Url>) -> Result<Self, ServerError> {
+        Self::start_with(binary, ServerSettings { webhook, ..ServerSettings::default() }).await
+    }
+
+    /// As [`Self::start`], with more settings.
+    pub async fn start_with(binary: &Path, settings: ServerSettings) -> Result<Self, ServerError> {
         let node_ip = node_ip().ok_or(ServerError::NoAddress)?;
         let api_secret = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
         let mut tries = 1;
         let (place, process) = loop {
             let place = Place::free(node_ip)?;
-            match launch(binary, place, &api_secret, webhook.as_ref()).await {
+            match launch(binary, place, &api_secret, &settings).await {
                 Ok(process) => break (place, process),
                 Err(ServerError::Ended { .. }) if tries < PORT_TRIES => tries += 1,
                 Err(error) => return Err(error),
             }
         };
-        Ok(Self { binary: binary.to_owned(), webhook, place, api_secret, process })
+        Ok(Self { binary: binary.to_owned(), settings, place, api_secret, process })
     }
 
     /// Kills the server as a crash would: no goodbye. Nothing when it is dead already.
@@ -97,7 +116,7 @@ impl Server {
     /// Kills the server and starts it again on the same ports; its rooms are gone.
     pub async fn restart(&mut self) -> Result<(), ServerError> {
         self.kill()?;
-        self.process = launch(&self.binary, self.place, &self.api_secret, self.webhook.as_ref()).await?;
+        self.process = launch(&self.binary, self.place, &self.api_secret, &self.settings).await?;
         Ok(())
     }
 
@@ -109,6 +128,16 @@ impl Server {
     /// Where its API is.
     pub fn http_url(&self) -> String {
         format!("http://{}", self.place.http())
+    }
+
+    /// Where it relays media over UDP, where it does.
+    pub fn turn_udp(&self) -> SocketAddr {
+        (self.place.node_ip, self.place.turn_udp_port).into()
+    }
+
+    /// Where it relays media over TCP, where it does.
+    pub fn turn_tcp(&self) -> SocketAddr {
+        (self.place.node_ip, self.place.turn_tcp_port).into()
     }
 
     /// The key that tokens are issued by.
@@ -136,10 +165,10 @@ impl fmt::Debug for Server {
 
 const API_KEY: &str = "voiced-lab";
 
-async fn launch(binary: &Path, place: Place, api_secret: &str, webhook: Option<&Url>) -> Result<Process, ServerError> {
+async fn launch(binary: &Path, place: Place, api_secret: &str, settings: &ServerSettings) -> Result<Process, ServerError> {
     let mut command = Command::new(binary);
     // of our own environment nothing: a LIVEKIT_KEYS or a proxy would change what is tested
-    command.env_clear().env("LIVEKIT_CONFIG", config(place, api_secret, webhook));
+    command.env_clear().env("LIVEKIT_CONFIG", config(place, api_secret, settings));
     let mut server = Process::spawn(&mut command)?;
     if let Some(stdout) = server.child.stdout.take() {
         server.follow(stdout)?;
@@ -166,7 +195,7 @@ async fn is_ready(http: &reqwest::Client, place: Place) -> bool {
 }
 
 /// YAML is what the server reads, and JSON is YAML.
-fn config(place: Place, api_secret: &str, webhook: Option<&Url>) -> String {
+fn config(place: Place, api_secret: &str, settings: &ServerSettings) -> String {
     let mut config = json!({
         "port": place.http_port,
         "bind_addresses": ["127.0.0.1", place.node_ip],
@@ -175,10 +204,24 @@ fn config(place: Place, api_secret: &str, webhook: Option<&Url>) -> String {
             "udp_port": place.udp_port,
             "node_ip": place.node_ip,
             "use_external_ip": false,
+            "force_tcp": settings.force_tcp,
         },
         "keys": { API_KEY: api_secret },
     });
-    if let Some(webhook) = webhook {
+    if settings.turn {
+        config["turn"] = json!({
+            "enabled": true,
+            "domain": "turn.example.org",
+            "udp_port": place.turn_udp_port,
+            // plain TCP, as if a load balancer took the TLS off
+            "tls_port": place.turn_tcp_port,
+            "external_tls": true,
+            "bind_addresses": [place.node_ip],
+            // this machine's address may be a private one, which is not relayed to otherwise
+            "allow_restricted_peer_cidrs": [format!("{}/32", place.node_ip)],
+        });
+    }
+    if let Some(webhook) = &settings.webhook {
         config["webhook"] = json!({ "api_key": API_KEY, "urls": [webhook.as_str()] });
     }
     config.to_string()
@@ -188,8 +231,16 @@ impl Place {
     /// Ports that are free now; all are held until the last is found, so that no two are the same.
     fn free(node_ip: Ipv4Addr) -> io::Result<Self> {
         let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        let (http, tcp, udp) = (TcpListener::bind(any)?, TcpListener::bind(any)?, UdpSocket::bind(any)?);
-        Ok(Self { node_ip, http_port: http.local_addr()?.port(), tcp_port: tcp.local_addr()?.port(), udp_port: udp.local_addr()?.port() })
+        let tcp = [TcpListener::bind(any)?, TcpListener::bind(any)?, TcpListener::bind(any)?];
+        let udp = [UdpSocket::bind(any)?, UdpSocket::bind(any)?];
+        Ok(Self {
+            node_ip,
+            http_port: tcp[0].local_addr()?.port(),
+            tcp_port: tcp[1].local_addr()?.port(),
+            turn_tcp_port: tcp[2].local_addr()?.port(),
+            udp_port: udp[0].local_addr()?.port(),
+            turn_udp_port: udp[1].local_addr()?.port(),
+        })
     }
 
     fn http(self) -> SocketAddr {

@@ -1,6 +1,7 @@
 //! A room's media on its thread: two peers, the tracks that are sent, the tracks that are heard, the data channels.
 
 use super::counters::{RoomCounters, count};
+use super::ice_servers::TurnServer;
 use super::numbering::{Arrivals, Departures};
 use super::peer::{Peer, Side};
 use super::sdp::{TrackLine, track_lines};
@@ -15,7 +16,7 @@ use tokio::sync::mpsc;
 use voiced_core::packet::{Codec, Packet};
 
 /// Data messages held until the channel opens or has room: some seconds of transcripts.
-const DATA_WAITING_MAX: usize = 256;
+pub(crate) const DATA_WAITING_MAX: usize = 256;
 /// Places of a room's event queue that data may not take, so that the connection's own news always fit.
 pub(crate) const EVENTS_KEPT_FREE: usize = 32;
 
@@ -31,6 +32,8 @@ pub(crate) enum MediaEvent {
     Offer { sdp: String },
     /// The lines of the server's last offer that bring sound.
     Lines(Vec<TrackLine>),
+    /// An address of ours that the server is to know.
+    Candidate { side: Side, candidate: String },
     /// A connection is up.
     Up(Side),
     /// A connection is down.
@@ -197,6 +200,13 @@ impl Connection {
         self.poll(side, now);
     }
 
+    /// Takes the TURN servers that may be asked.
+    pub fn relays(&mut self, servers: Vec<TurnServer>, now: Instant) {
+        self.publisher.offer_relays(servers.clone(), now);
+        self.subscriber.offer_relays(servers, now);
+        self.advance(now);
+    }
+
     /// Sends sound.
     pub fn send(&mut self, track: usize, packet: &Packet, now: Instant) {
         let sent = match self.sending.get_mut(track) {
@@ -225,6 +235,15 @@ impl Connection {
         } else if !self.channels.as_ref().is_some_and(|channels| self.publisher.send_data(channels.lossy, &message)) {
             self.counters.dropped();
         }
+        self.poll(Side::Publisher, now);
+    }
+
+    /// Sends reliable data messages once more, those that wait among them.
+    pub fn resend(&mut self, messages: Vec<Vec<u8>>, now: Instant) {
+        // what is not among them is from before the last rejoin
+        self.waiting.retain(|waiting| !messages.contains(waiting));
+        self.waiting.extend(messages);
+        self.flush();
         self.poll(Side::Publisher, now);
     }
 
@@ -270,6 +289,10 @@ impl Connection {
         self.happened = happened;
         let peer = if side == Side::Publisher { &mut self.publisher } else { &mut self.subscriber };
         let alive = peer.is_alive();
+        if let Some(candidate) = peer.relays.found.take() {
+            self.tell(MediaEvent::Candidate { side, candidate });
+        }
+        let peer = if side == Side::Publisher { &mut self.publisher } else { &mut self.subscriber };
         match peer.turned() {
             Some(true) => self.tell(MediaEvent::Up(side)),
             Some(false) if !alive => self.tell(MediaEvent::Down(side)),

@@ -12,6 +12,8 @@ pub struct MediaCounters {
     pub rejoins: AtomicU64,
     /// Sessions resumed after a loss.
     pub resumes: AtomicU64,
+    /// Addresses given to us by TURN servers.
+    pub relays: AtomicU64,
     /// Packets of sound received.
     pub packets_in: AtomicU64,
     /// Packets of sound sent.
@@ -26,12 +28,13 @@ pub struct MediaCounters {
 
 impl MediaCounters {
     /// Every counter with its name, in a fixed order.
-    pub fn read(&self) -> [(&'static str, u64); 8] {
+    pub fn read(&self) -> [(&'static str, u64); 9] {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         [
             ("joins", read(&self.joins)),
             ("rejoins", read(&self.rejoins)),
             ("resumes", read(&self.resumes)),
+            ("relays", read(&self.relays)),
             ("packets_in", read(&self.packets_in)),
             ("packets_out", read(&self.packets_out)),
             ("dropped", read(&self.dropped)),

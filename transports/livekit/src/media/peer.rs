@@ -3,17 +3,22 @@
 //! The rule of the machine: after each input it is polled until it asks for time. So [`Peer::drain`] ends every method
 //! that changes something; what happened is handed to the caller's closure.
 
+use super::IceTransportPolicy;
 use super::counters::{RoomCounters, count};
+use super::ice_servers::{TurnServer, TurnTransport};
+use super::relay::Relays;
 use super::sockets::Sockets;
+use super::tcp::Arrived;
+use super::turn::Allocation;
 use mio::Token;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::channel::{ChannelConfig, ChannelId, Reliability};
 use str0m::config::DtlsCert;
 use str0m::media::{Direction, MediaKind, MediaTime, Mid};
-use str0m::net::{DatagramRecv, Protocol, Receive, TcpType};
+use str0m::net::{DatagramRecv, Protocol, Receive, TcpType, Transmit};
 use str0m::{Candidate, Event, Input, Output, Rtc, RtcConfig, RtcError};
 use voiced_core::packet::{Codec, Packet};
 
@@ -53,13 +58,16 @@ pub(super) struct Peer {
     up: bool,
     /// When TCP is tried as well, unless the connection is up by then.
     tcp_at: Option<Instant>,
+    pub relays: Relays,
+    /// When the relay's client wants to be woken.
+    relay_deadline: Option<Instant>,
     /// When the machine wants to be woken.
     pub deadline: Instant,
 }
 
 impl Peer {
     /// A machine that offers the addresses of `sockets`.
-    pub fn new(certificate: Option<&DtlsCert>, sockets: Sockets, now: Instant) -> Self {
+    pub fn new(certificate: Option<&DtlsCert>, sockets: Sockets, policy: IceTransportPolicy, now: Instant) -> Self {
         // nothing is held back for order: the caller's jitter buffer does that, and knows how long it may wait
         let mut config = RtcConfig::new().clear_codecs().enable_opus(true, true).enable_pcmu(true, false);
         config = config.set_reordering_size_audio(0).set_stats_interval(Some(STATS_INTERVAL));
@@ -67,23 +75,20 @@ impl Peer {
             config = config.set_dtls_cert(certificate.clone());
         }
         let mut rtc = config.build(now);
-        for address in sockets.known_as() {
+        let relays = Relays::new(policy);
+        for address in sockets.known_as().filter(|_| !relays.only()) {
             match Candidate::host(address, "udp") {
                 Ok(candidate) => _ = rtc.add_local_candidate(candidate),
                 Err(error) => tracing::warn!(%address, %error, "address cannot be offered"),
             }
         }
-        Self { rtc, sockets, pending: None, described: false, early: Vec::new(), up: false, tcp_at: None, deadline: now }
+        Self { rtc, sockets, pending: None, described: false, early: Vec::new(), up: false, tcp_at: None, relays, relay_deadline: None, deadline: now }
     }
 
     /// Reads what a socket has. True when there may be more.
     pub fn receive(&mut self, token: Token, now: Instant, counters: &RoomCounters, happened: &mut dyn FnMut(Event)) -> bool {
         if self.sockets.is_stream(token) {
-            let destination = self.sockets.known_as_active();
-            for (source, datagram) in self.sockets.receive_stream(token) {
-                let Some(destination) = destination else { break };
-                self.take(Protocol::Tcp, source, destination, &datagram, now, counters, happened);
-            }
+            self.receive_stream(token, now, counters, happened);
             return false;
         }
         let mut datagram = [0; DATAGRAM_BYTES_MAX];
@@ -94,9 +99,49 @@ impl Peer {
                 // a refused port answers an earlier send; ICE finds out by itself
                 Err(_) => continue,
             };
-            self.take(Protocol::Udp, source, destination, &datagram[..len], now, counters, happened);
+            if self.relay_over(TurnTransport::Udp, source) {
+                self.receive_relayed(&datagram[..len], now, counters, happened);
+            } else {
+                self.take(Protocol::Udp, source, destination, &datagram[..len], now, counters, happened);
+            }
         }
         true
+    }
+
+    fn receive_stream(&mut self, token: Token, now: Instant, counters: &RoomCounters, happened: &mut dyn FnMut(Event)) {
+        match self.sockets.receive_stream(token) {
+            Some(Arrived::Datagrams(source, datagrams)) => {
+                let Some(destination) = self.sockets.known_as_active() else { return };
+                for datagram in datagrams {
+                    self.take(Protocol::Tcp, source, destination, &datagram, now, counters, happened);
+                }
+            }
+            Some(Arrived::Relay { from, bytes, open }) if self.relay_over(TurnTransport::Tcp, from) => {
+                self.receive_relayed(&bytes, now, counters, happened);
+                if !open {
+                    self.relays.failed(now);
+                    self.drain(now, counters, happened);
+                }
+            }
+            Some(Arrived::Relay { .. }) | None => {}
+        }
+    }
+
+    /// Whether our relay is at this address.
+    fn relay_over(&self, transport: TurnTransport, address: SocketAddr) -> bool {
+        let server = self.relays.allocation.as_ref().map(Allocation::server);
+        server.is_some_and(|server| server.transport == transport && server.address == address)
+    }
+
+    fn receive_relayed(&mut self, bytes: &[u8], now: Instant, counters: &RoomCounters, happened: &mut dyn FnMut(Event)) {
+        let Some(allocation) = &mut self.relays.allocation else { return };
+        let received = allocation.receive(bytes, now);
+        if let Some(relayed) = allocation.relayed() {
+            for (source, datagram) in received {
+                self.take(Protocol::Udp, source, relayed, &datagram, now, counters, happened);
+            }
+        }
+        self.drain(now, counters, happened);
     }
 
     #[allow(clippy::too_many_arguments, reason = "a datagram is this much")]
@@ -124,6 +169,15 @@ impl Peer {
             self.try_tcp();
             self.drain(now, counters, happened);
         }
+        if let Some(server) = self.relays.next(self.rtc.is_connected(), now) {
+            match self.sockets.open_relay(&server) {
+                Ok(local) => self.relays.allocation = Some(Allocation::begin(server, local, now)),
+                Err(error) => {
+                    tracing::debug!(server = %server.address, %error, "relay cannot be reached");
+                    self.relays.failed(now);
+                }
+            }
+        }
         if let Err(error) = self.rtc.handle_input(Input::Timeout(now)) {
             tracing::debug!(%error, "peer connection broke");
         }
@@ -138,19 +192,23 @@ impl Peer {
         }
     }
 
-    /// Polls until the machine asks for time that has not come.
+    /// Polls until the machine asks for time that has not come, and its relay has nothing new.
     pub fn drain(&mut self, now: Instant, counters: &RoomCounters, happened: &mut dyn FnMut(Event)) {
         let mut rounds = 0;
         loop {
             match self.rtc.poll_output() {
                 Ok(Output::Transmit(datagram)) => {
-                    if self.sockets.send(&datagram).is_err() {
+                    if self.transmit(&datagram, now).is_err() {
                         counters.dropped();
                     }
                 }
                 Ok(Output::Event(event)) => happened(event),
                 Ok(Output::Timeout(at)) if at > now || rounds >= DRAIN_ROUNDS_MAX => {
-                    self.deadline = self.tcp_at.map_or(at, |tcp_at| tcp_at.min(at));
+                    if rounds < DRAIN_ROUNDS_MAX && self.poll_relay(now, counters) {
+                        rounds += 1;
+                        continue;
+                    }
+                    self.deadline = [self.tcp_at, self.relays.deadline(), self.relay_deadline].into_iter().flatten().fold(at, Instant::min);
                     return;
                 }
                 Ok(Output::Timeout(_)) => {
@@ -165,6 +223,46 @@ impl Peer {
                 }
             }
         }
+    }
+
+    fn transmit(&mut self, datagram: &Transmit, now: Instant) -> io::Result<()> {
+        match &mut self.relays.allocation {
+            Some(allocation) if allocation.relayed() == Some(datagram.source) => match allocation.send(datagram.destination, &datagram.contents, now) {
+                Some(wrapped) => self.sockets.send_to_relay(allocation.server(), &wrapped),
+                None => Ok(()),
+            },
+            _ => self.sockets.send(datagram),
+        }
+    }
+
+    /// Lets the relay's client do what it has to. True when the machine has something new by it.
+    fn poll_relay(&mut self, now: Instant, counters: &RoomCounters) -> bool {
+        self.relay_deadline = None;
+        let Some(allocation) = &mut self.relays.allocation else { return false };
+        let progress = allocation.poll(now);
+        for bytes in &progress.to_server {
+            if self.sockets.send_to_relay(allocation.server(), bytes).is_err() {
+                counters.dropped();
+            }
+        }
+        if progress.failed {
+            tracing::debug!(server = %allocation.server().address, "no relay there");
+            if let Some(allocation) = self.relays.failed(now) {
+                self.sockets.close_relay(allocation.server());
+            }
+            return false;
+        }
+        // what was sent may have set an earlier time
+        self.relay_deadline = if progress.to_server.is_empty() { progress.deadline } else { Some(now) };
+        let Some(relayed) = progress.allocated else { return false };
+        let local = self.sockets.known_as().next().unwrap_or(relayed);
+        if let Ok(candidate) = Candidate::relayed(relayed, local, Protocol::Udp)
+            && let Some(candidate) = self.rtc.add_local_candidate(candidate)
+        {
+            count(&counters.all.relays);
+            self.relays.found = Some(candidate.to_sdp_string());
+        }
+        true
     }
 
     /// A broken machine is not asked again soon; its room hears of it through ICE and replaces it.
@@ -237,10 +335,17 @@ impl Peer {
 
     fn describe(&mut self, now: Instant) {
         self.described = true;
-        self.tcp_at = Some(now + TCP_AFTER);
+        self.tcp_at = (!self.relays.only()).then(|| now + TCP_AFTER);
+        self.relays.described(now);
         for candidate in self.early.drain(..) {
             self.rtc.add_remote_candidate(candidate);
         }
+    }
+
+    /// These relays may be asked; time is to be let pass for it.
+    pub fn offer_relays(&mut self, servers: Vec<TurnServer>, now: Instant) {
+        self.relays.offered(servers, now);
+        self.deadline = self.relays.deadline().map_or(self.deadline, |at| at.min(self.deadline));
     }
 
     /// Sends sound on a line, `false` when the line has no such codec.
@@ -269,6 +374,12 @@ impl Peer {
             self.drain(now, counters, &mut |_| {});
         }
         self.rtc.disconnect();
+        if let Some(mut allocation) = self.relays.allocation.take() {
+            for bytes in allocation.end(now) {
+                // a server that does not hear it forgets us by itself
+                let _ = self.sockets.send_to_relay(allocation.server(), &bytes);
+            }
+        }
         self.sockets.close();
     }
 }

@@ -1,6 +1,7 @@
 //! The sockets of one peer connection: UDP, and TCP where UDP does not get through.
 
-use super::tcp::Streams;
+use super::ice_servers::{TurnServer, TurnTransport};
+use super::tcp::{Arrived, Streams};
 use super::thread::SocketIds;
 use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
@@ -69,11 +70,37 @@ impl Sockets {
         self.streams.tokens().any(|stream| stream == token)
     }
 
-    /// The datagrams of a connection, and who sent them.
-    pub fn receive_stream(&mut self, token: Token) -> Vec<(SocketAddr, Vec<u8>)> {
-        let mut received = Vec::new();
-        self.streams.ready(token, &self.registry, |source, datagram| received.push((source, datagram.to_vec())));
-        received
+    /// What came over a connection.
+    pub fn receive_stream(&mut self, token: Token) -> Option<Arrived> {
+        self.streams.ready(token, &self.registry)
+    }
+
+    /// The address from which a relay is spoken to, over a new connection where it is one.
+    pub fn open_relay(&mut self, relay: &TurnServer) -> io::Result<SocketAddr> {
+        match relay.transport {
+            TurnTransport::Udp => self.towards(relay.address).map(|bound| bound.known_as).ok_or_else(|| ErrorKind::AddrNotAvailable.into()),
+            TurnTransport::Tcp => self.streams.open_relay(relay.address, relay.tls.as_ref(), &self.registry),
+        }
+    }
+
+    /// Sends bytes to a relay.
+    pub fn send_to_relay(&mut self, relay: &TurnServer, bytes: &[u8]) -> io::Result<()> {
+        match relay.transport {
+            TurnTransport::Udp => self.towards(relay.address).ok_or(ErrorKind::AddrNotAvailable)?.socket.send_to(bytes, relay.address).map(|_| ()),
+            TurnTransport::Tcp => self.streams.send_to_relay(relay.address, bytes, &self.registry),
+        }
+    }
+
+    /// Ends the connection to a relay, where there is one.
+    pub fn close_relay(&mut self, relay: &TurnServer) {
+        if relay.transport == TurnTransport::Tcp {
+            self.streams.close_relay(relay.address, &self.registry);
+        }
+    }
+
+    /// The first socket that has addresses of the same kind.
+    fn towards(&self, address: SocketAddr) -> Option<&Bound> {
+        self.bound.iter().find(|bound| bound.known_as.is_ipv4() == address.is_ipv4())
     }
 
     /// Sends from the socket that ICE has chosen.

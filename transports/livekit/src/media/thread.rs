@@ -1,7 +1,9 @@
 //! The media thread: one poll over the sockets, queues and deadlines of its rooms.
 
+use super::IceTransportPolicy;
 use super::connection::{Connection, Hear, MediaEvent, PublishLine};
 use super::counters::RoomCounters;
+use super::ice_servers::TurnServer;
 use super::peer::{Peer, Side};
 use super::sockets::Sockets;
 use mio::{Events, Poll, Registry, Token, Waker};
@@ -48,8 +50,12 @@ pub(crate) enum Order {
     Answer { sdp: String },
     /// An address of the server.
     Candidate { side: Side, candidate: String },
+    /// The TURN servers that may be asked.
+    Relays(Vec<TurnServer>),
     /// A data message.
     Data { reliable: bool, message: Vec<u8> },
+    /// Reliable data messages once more, those that wait among them.
+    Resend(Vec<Vec<u8>>),
     /// Hear a track.
     Listen { track_sid: String, hear: Hear },
     /// Hear it no more.
@@ -85,14 +91,22 @@ pub(crate) struct MediaThread {
 
 impl MediaThread {
     /// Starts a thread.
-    pub fn start(index: usize, bind: Vec<IpAddr>, certificate: Option<DtlsCert>) -> io::Result<Self> {
+    pub fn start(index: usize, bind: Vec<IpAddr>, policy: IceTransportPolicy, certificate: Option<DtlsCert>) -> io::Result<Self> {
         let poll = Poll::new()?;
         let bell = Arc::new(Bell { waker: Waker::new(poll.registry(), BELL)?, rung: AtomicBool::new(false), stop: AtomicBool::new(false) });
         let (orders, orders_in) = sync_channel(ORDERS_MAX);
         let (packets, packets_in) = sync_channel(PACKETS_MAX);
         let registry = Arc::new(poll.registry().try_clone()?);
-        let rooms =
-            Rooms { registry, bind, certificate, ids: SocketIds(BELL.0), connections: HashMap::new(), sockets: HashMap::new(), alarms: BinaryHeap::new() };
+        let rooms = Rooms {
+            registry,
+            bind,
+            policy,
+            certificate,
+            ids: SocketIds(BELL.0),
+            connections: HashMap::new(),
+            sockets: HashMap::new(),
+            alarms: BinaryHeap::new(),
+        };
         let run = Run { poll, bell: bell.clone(), orders: orders_in, packets: packets_in, rooms };
         std::thread::Builder::new().name(format!("livekit-media-{index}")).spawn(move || run.run())?;
         Ok(Self { orders, packets, bell })
@@ -202,6 +216,7 @@ impl Run {
 struct Rooms {
     registry: Arc<Registry>,
     bind: Vec<IpAddr>,
+    policy: IceTransportPolicy,
     certificate: Option<DtlsCert>,
     ids: SocketIds,
     connections: HashMap<Key, Scheduled>,
@@ -234,7 +249,9 @@ impl Rooms {
             Order::Restart => connection.restart(now),
             Order::Answer { sdp } => connection.accept(&sdp, now),
             Order::Candidate { side, candidate } => connection.candidate(side, &candidate, now),
+            Order::Relays(servers) => connection.relays(servers, now),
             Order::Data { reliable, message } => connection.send_data(reliable, message, now),
+            Order::Resend(messages) => connection.resend(messages, now),
             Order::Listen { track_sid, hear } => connection.listen(track_sid, hear),
             Order::Unlisten { track_sid } => connection.unlisten(&track_sid),
             Order::Relisten { from, to } => connection.relisten(&from, to),
@@ -283,7 +300,7 @@ impl Rooms {
         let mut peer = |side| -> io::Result<Box<Peer>> {
             let sockets = Sockets::bind(&self.bind, route, &mut self.ids, &self.registry)?;
             self.sockets.extend(sockets.tokens().map(|token| (token, (key, side))));
-            Ok(Box::new(Peer::new(self.certificate.as_ref(), sockets, now)))
+            Ok(Box::new(Peer::new(self.certificate.as_ref(), sockets, self.policy, now)))
         };
         Ok([peer(Side::Publisher)?, peer(Side::Subscriber)?])
     }

@@ -1,20 +1,25 @@
 //! Data packets: texts, questions, keys, and messages of the application.
 //!
-//! Reliable packets are numbered by their sender, so that one which a resume brings twice counts once.
+//! Reliable packets are numbered by their sender. The last of them are kept: after a resume the server says which it has
+//! seen last, and those after it are sent again. One that comes twice counts once.
 
 use super::event::RoomEvent;
 use super::membership::Out;
 use super::rpc::{self, Question, Questions};
 use super::text::{Text, Texts};
-use crate::media::Order;
+use crate::media::{DATA_WAITING_MAX, Order};
 use livekit_protocol as proto;
 use prost::Message as _;
 use proto::data_packet::Value;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 /// Senders whose last number is remembered: more people than a room with an agent has at once.
 const SENDERS_MAX: usize = 1_024;
+/// Reliable packets kept for sending again, and their bytes: transcripts of several seconds, which is how long a loss stays
+/// unseen.
+const KEPT_MAX: usize = DATA_WAITING_MAX;
+const KEPT_BYTES_MAX: usize = 128 * 1_024;
 
 /// What is on its way in and out.
 #[derive(Debug, Default)]
@@ -22,6 +27,8 @@ pub(super) struct Mail {
     texts: Texts,
     questions: Questions,
     sequence: u32,
+    kept: VecDeque<(u32, Vec<u8>)>,
+    kept_bytes: usize,
     heard: HashMap<String, u32>,
 }
 
@@ -34,7 +41,45 @@ impl Mail {
             self.sequence += 1;
             packet.sequence = self.sequence;
         }
-        out.orders.push(Order::Data { reliable, message: packet.encode_to_vec() });
+        let message = packet.encode_to_vec();
+        if reliable {
+            self.keep(message.clone());
+        }
+        out.orders.push(Order::Data { reliable, message });
+    }
+
+    /// The server took us back and has seen our packets up to `last_seen`: the later ones are sent again, in place of
+    /// those that wait, which are among them.
+    pub fn resumed(&mut self, last_seen: u32, out: &mut Out) {
+        while self.kept.front().is_some_and(|(sequence, _)| *sequence <= last_seen) {
+            self.drop_oldest();
+        }
+        if self.kept.front().is_some_and(|(sequence, _)| *sequence > last_seen + 1) {
+            tracing::warn!(last_seen, "data from before the loss cannot be sent again");
+        }
+        let messages: Vec<_> = self.kept.iter().map(|(_, message)| message.clone()).collect();
+        if !messages.is_empty() {
+            out.orders.push(Order::Resend(messages));
+        }
+    }
+
+    /// What was received last from each sender, for the server to go on from there.
+    pub fn received(&self) -> Vec<proto::DataChannelReceiveState> {
+        self.heard.iter().map(|(sid, last_seq)| proto::DataChannelReceiveState { publisher_sid: sid.clone(), last_seq: *last_seq }).collect()
+    }
+
+    fn keep(&mut self, message: Vec<u8>) {
+        self.kept_bytes += message.len();
+        self.kept.push_back((self.sequence, message));
+        while self.kept.len() > KEPT_MAX || self.kept_bytes > KEPT_BYTES_MAX {
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some((_, message)) = self.kept.pop_front() {
+            self.kept_bytes -= message.len();
+        }
     }
 
     /// Puts a question on its way.
@@ -81,9 +126,11 @@ impl Mail {
         self.questions.forget(identity);
     }
 
-    /// Senders count from one again.
+    /// A new stay: others count from one again, and what of ours the server has seen is not known any more.
     pub fn rejoined(&mut self) {
         self.heard.clear();
+        self.kept.clear();
+        self.kept_bytes = 0;
     }
 
     fn is_new(&mut self, sender_sid: &str, sequence: u32) -> bool {
@@ -115,6 +162,36 @@ mod tests {
         }
         let key = |digit: &str| RoomEvent::Dtmf { from: String::new(), digit: digit.to_owned() };
         assert_eq!(received.events, [key("1"), key("2")]);
+    }
+
+    #[test]
+    fn after_a_resume_only_what_the_server_has_not_seen_is_sent_again() {
+        let (mut ann, mut out) = (Mail::default(), Out::default());
+        for digit in ["1", "2", "3"] {
+            ann.send(Value::SipDtmf(proto::SipDtmf { code: 1, digit: digit.to_owned() }), Vec::new(), None, true, &mut out);
+        }
+        let sequences = |out: &Out| match out.orders.last() {
+            Some(Order::Resend(messages)) => messages.iter().map(|message| proto::DataPacket::decode(&**message).unwrap().sequence).collect(),
+            _ => Vec::new(),
+        };
+        ann.resumed(1, &mut out);
+        assert_eq!(sequences(&out), [2, 3]);
+        ann.resumed(2, &mut out);
+        assert_eq!(sequences(&out), [3], "a second loss right after the first");
+        let mut out = Out::default();
+        ann.resumed(3, &mut out);
+        assert_eq!(sequences(&out), [0; 0], "all of it was seen");
+    }
+
+    #[test]
+    fn what_is_kept_for_a_resume_is_bounded() {
+        let mut ann = Mail::default();
+        for bytes in [10, KEPT_BYTES_MAX / 4].into_iter().cycle().take(4 * KEPT_MAX) {
+            let user = proto::UserPacket { payload: vec![0; bytes], ..Default::default() };
+            ann.send(Value::User(user), Vec::new(), None, true, &mut Out::default());
+            assert!(ann.kept.len() <= KEPT_MAX && ann.kept_bytes <= KEPT_BYTES_MAX);
+        }
+        assert!(ann.kept_bytes > 0);
     }
 
     #[test]

@@ -110,7 +110,7 @@ impl Membership {
     }
 
     /// The server took us back: it is told where we stand, and both connections look for a way anew.
-    pub fn resumed(&mut self, now: Instant) {
+    pub fn resumed(&mut self, response: &proto::ReconnectResponse, now: Instant) {
         self.roster.absent(now);
         (self.publisher_up, self.subscriber_up) = (false, false);
         let publish_tracks = self.published.iter().map(|track| proto::TrackPublishedResponse { cid: track.line.cid.clone(), track: track.info.clone() });
@@ -119,8 +119,10 @@ impl Membership {
             offer: self.offer.clone(),
             subscription: Some(proto::UpdateSubscription { track_sids: self.subscribed.asked(), subscribe: true, ..Default::default() }),
             publish_tracks: publish_tracks.filter(|published| published.track.is_some()).collect(),
+            datachannel_receive_states: self.mail.received(),
             ..Default::default()
         }));
+        self.mail.resumed(response.last_message_seq, &mut self.out);
         if self.offered {
             self.out.orders.push(Order::Restart);
         }
@@ -190,6 +192,11 @@ impl Membership {
             MediaEvent::Lines(lines) => {
                 self.subscribed.lines(lines);
                 self.reconcile();
+            }
+            MediaEvent::Candidate { side, candidate } => {
+                let candidate_init = serde_json::json!({ "candidate": candidate, "sdpMid": "0", "sdpMLineIndex": 0 }).to_string();
+                let target = if side == Side::Publisher { proto::SignalTarget::Publisher } else { proto::SignalTarget::Subscriber };
+                self.out.signals.push(Signal::Trickle(proto::TrickleRequest { candidate_init, target: target as i32, ..Default::default() }));
             }
             MediaEvent::Up(side) => {
                 *self.up(side) = true;

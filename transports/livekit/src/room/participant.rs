@@ -44,7 +44,11 @@ pub enum ParticipantKind {
     Ingress,
     /// A recorder.
     Egress,
-    /// Any other.
+    /// One of another platform.
+    Connector,
+    /// Another room.
+    Bridge,
+    /// One that a newer server knows.
     Other,
 }
 
@@ -52,6 +56,31 @@ impl ParticipantKind {
     /// Somebody who speaks for himself, in an app or on a phone.
     pub const fn is_human(self) -> bool {
         matches!(self, Self::Standard | Self::Sip)
+    }
+
+    /// By the protocol's number.
+    pub fn from_number(number: i64) -> Self {
+        i32::try_from(number).ok().and_then(|number| proto::participant_info::Kind::try_from(number).ok()).map_or(Self::Other, Self::from)
+    }
+
+    /// By the protocol's name, such as `SIP`.
+    pub fn from_name(name: &str) -> Self {
+        proto::participant_info::Kind::from_str_name(name).map_or(Self::Other, Self::from)
+    }
+}
+
+impl From<proto::participant_info::Kind> for ParticipantKind {
+    fn from(kind: proto::participant_info::Kind) -> Self {
+        use proto::participant_info::Kind;
+        match kind {
+            Kind::Standard => Self::Standard,
+            Kind::Sip => Self::Sip,
+            Kind::Agent => Self::Agent,
+            Kind::Ingress => Self::Ingress,
+            Kind::Egress => Self::Egress,
+            Kind::Connector => Self::Connector,
+            Kind::Bridge => Self::Bridge,
+        }
     }
 }
 
@@ -196,19 +225,11 @@ fn is_old(known: &Entry, info: &proto::ParticipantInfo) -> bool {
 
 impl From<&proto::ParticipantInfo> for Participant {
     fn from(info: &proto::ParticipantInfo) -> Self {
-        use proto::participant_info::Kind;
         Self {
             sid: info.sid.clone(),
             identity: info.identity.clone(),
             name: info.name.clone(),
-            kind: match Kind::try_from(info.kind) {
-                Ok(Kind::Standard) => ParticipantKind::Standard,
-                Ok(Kind::Sip) => ParticipantKind::Sip,
-                Ok(Kind::Agent) => ParticipantKind::Agent,
-                Ok(Kind::Ingress) => ParticipantKind::Ingress,
-                Ok(Kind::Egress) => ParticipantKind::Egress,
-                _ => ParticipantKind::Other,
-            },
+            kind: ParticipantKind::from_number(i64::from(info.kind)),
             attributes: info.attributes.clone(),
             metadata: info.metadata.clone(),
             tracks: info.tracks.iter().map(RemoteTrack::from).collect(),

@@ -4,7 +4,7 @@
 use super::event::{DisconnectReason, RoomEvent};
 use super::membership::{Membership, Turn};
 use super::{Request, Room, Shared, View};
-use crate::media::{MediaEvent, Order};
+use crate::media::{MediaEvent, Order, turn_servers};
 use livekit_protocol as proto;
 use livekit_signaling::{SignalClient, SignalEvent, SignalEvents, SignalOptions};
 use proto::signal_request::Message as Signal;
@@ -23,6 +23,7 @@ const FAREWELL_MAX: Duration = Duration::from_secs(2);
 /// What a joined room begins with.
 pub(crate) struct Beginning {
     pub url: String,
+    pub token: String,
     pub options: SignalOptions,
     pub signal: SignalClient,
     pub signals: SignalEvents,
@@ -36,6 +37,8 @@ pub(crate) struct Beginning {
 
 pub(super) struct Session {
     pub url: String,
+    /// The token of the first join.
+    pub token: String,
     pub options: SignalOptions,
     pub signal: SignalClient,
     pub signals: SignalEvents,
@@ -43,6 +46,8 @@ pub(super) struct Session {
     pub route: IpAddr,
     pub shared: Arc<Shared>,
     pub outage: Option<Outage>,
+    /// When the last outage was over, and how many tries it took.
+    pub mended: Option<(Instant, u32)>,
     pub media: mpsc::Receiver<MediaEvent>,
     requests: mpsc::Receiver<Request>,
     events: mpsc::Sender<RoomEvent>,
@@ -56,6 +61,8 @@ pub(super) struct Outage {
     pub until: Instant,
     /// What brought the signalling back, once it is.
     pub back_by: Option<BackBy>,
+    /// Tries to come back so far.
+    pub tries: u32,
 }
 
 /// How a lost room came back, or is about to.
@@ -68,15 +75,29 @@ pub(super) enum BackBy {
 
 /// Starts the task of a room.
 pub(crate) fn begin(beginning: Beginning) -> Room {
-    let Beginning { url, options, signal, signals, join, mut membership, route, media, events, shared } = beginning;
+    let Beginning { url, token, options, signal, signals, join, mut membership, route, media, events, shared } = beginning;
     let (requests, requests_in) = mpsc::channel(super::REQUESTS_MAX);
     let now = Instant::now();
     membership.joined(&join, now);
-    let outage = Some(Outage { since: now, until: now + MEDIA_UP_MAX, back_by: Some(BackBy::Join) });
-    let session = Session { url, options, signal, signals, membership, route, shared: shared.clone(), outage, media, requests: requests_in, events };
+    let outage = Some(Outage { since: now, until: now + MEDIA_UP_MAX, back_by: Some(BackBy::Join), tries: 0 });
+    let shared_by_task = shared.clone();
+    let session =
+        Session { url, token, options, signal, signals, membership, route, shared: shared_by_task, outage, mended: None, media, requests: requests_in, events };
     session.show();
+    offer_relays(&shared, join.ice_servers);
     tokio::spawn(session.run());
     Room { requests, shared }
+}
+
+/// Tells the media thread of the server's relays as soon as their names are looked up; a join does not wait for that.
+pub(super) fn offer_relays(shared: &Arc<Shared>, ice_servers: Vec<proto::IceServer>) {
+    let shared = shared.clone();
+    tokio::spawn(async move {
+        let servers = turn_servers(ice_servers, shared.turn_tls.as_ref()).await;
+        if !servers.is_empty() {
+            shared.thread.order(shared.key, Order::Relays(servers));
+        }
+    });
 }
 
 impl Session {

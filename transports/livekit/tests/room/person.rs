@@ -1,12 +1,12 @@
 //! Someone in a room who speaks numbered packets and remembers what was heard.
 
-use crate::server::token;
+use crate::server::Server;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use voiced_core::packet::{Codec, Packet};
-use voiced_livekit::{JoinOptions, LiveKit, PublishTrack, RemoteTrack, Room, RoomEvent};
+use voiced_livekit::{DisconnectReason, JoinOptions, LiveKit, PublishTrack, RemoteTrack, Room, RoomEvent};
 
 /// A loaded machine may take its time for a handshake.
 pub const PATIENCE: Duration = Duration::from_secs(40);
@@ -20,17 +20,25 @@ pub struct Person {
 }
 
 impl Person {
-    /// Joins and publishes one track.
-    pub async fn join(livekit: &LiveKit, url: &str, room: &str, identity: &str, codec: Codec) -> Self {
-        let options = JoinOptions {
-            url: url.to_owned(),
-            token: token(room, identity),
-            publish: vec![PublishTrack { name: "voice".to_owned(), codec }],
-            auto_subscribe: true,
-            attributes: [("role".to_owned(), identity.to_owned())].into(),
-        };
-        let (room, events) = livekit.join(options).await.expect("let in");
+    /// Joins the room `room` of a server and publishes one track.
+    pub async fn join(livekit: &LiveKit, server: &Server, identity: &str, codec: Codec) -> Self {
+        Self::join_by(livekit, server.url().as_str(), server, identity, codec).await
+    }
+
+    /// As [`Self::join`], by another way to the server.
+    pub async fn join_by(livekit: &LiveKit, url: &str, server: &Server, identity: &str, codec: Codec) -> Self {
+        let (room, events) = livekit.join(options(url, &server.token("room", identity), identity, codec)).await.expect("let in");
         Self { room, events, heard: Arc::default(), speaking: Arc::default() }
+    }
+
+    /// Waits for the end of an outage; whether the room was joined anew.
+    pub async fn returned(&mut self) -> bool {
+        self.until("the return", |event| if let RoomEvent::Reconnected { rejoined } = event { Some(rejoined) } else { None }).await
+    }
+
+    /// Waits for the end of the room, and its reason.
+    pub async fn ended(&mut self) -> DisconnectReason {
+        self.until("the end", |event| if let RoomEvent::Disconnected { reason } = event { Some(reason) } else { None }).await
     }
 
     /// Waits for an event, and throws away those before it.
@@ -92,6 +100,17 @@ impl Person {
             assert!(Instant::now() < deadline, "heard only {} packets of {count}", heard.len());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+}
+
+/// One track and one attribute.
+pub fn options(url: &str, token: &str, identity: &str, codec: Codec) -> JoinOptions {
+    JoinOptions {
+        url: url.to_owned(),
+        token: token.to_owned(),
+        publish: vec![PublishTrack { name: "voice".to_owned(), codec }],
+        auto_subscribe: true,
+        attributes: [("role".to_owned(), identity.to_owned())].into(),
     }
 }
 
