@@ -1,6 +1,6 @@
 //! What noise cancellation does to what hears it: the table of `models/README.md`.
 //!
-//!     cargo run --release -p voiced-models-local --example denoise_table -- FOLDER
+//!     cargo run -p voiced-models-local --example denoise_table -- FOLDER
 //!
 //! FOLDER holds recordings of single voices: 16-bit WAV at 16 kHz. The first ones are the callers, the next ones the babble
 //! behind them; the other noises are made up. Each caller is heard in each noise at each level, off, through the cheap
@@ -9,22 +9,22 @@
 mod measures;
 mod sounds;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use measures::{Hearing, Measures, intelligibility, pause_level_db, word_errors};
-use sounds::{Band, Noise, callers_and_babble};
+use sounds::{Band, Cast, Noise, cast};
 use voiced_core::model::Denoise;
 use voiced_models_local::denoise::{DenoiseKind, GTCRN_DELAY, SonoraDenoise};
 use voiced_models_local::weights::{GTCRN, Weights};
 
 /// Voice over noise, in dB.
-const LEVELS_DB: [f32; 3] = [20.0, 10.0, 0.0];
+const LEVELS_DB: [f32; 2] = [15.0, 5.0];
 /// Samples by which the cheap engine delays.
 const CHEAP_DELAY: usize = 96;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = std::env::args_os().nth(1).ok_or("which folder holds the recordings?")?;
-    let (callers, babble) = callers_and_babble(Path::new(&folder))?;
+    let Cast { callers, babble } = cast(Path::new(&folder))?;
     let weights = Weights::at(Weights::default_dir());
     let network = weights.path(GTCRN)?;
     let mut hearing = Hearing::load(&weights)?;
@@ -77,7 +77,7 @@ enum Engine {
 
 impl Engine {
     /// The sound through a new engine, without its delay.
-    fn clean(self, band: Band, network: &PathBuf, sound: &[f32]) -> Result<Vec<f32>, Box<dyn std::error::Error>> {
+    fn clean(self, band: Band, network: &Path, sound: &[f32]) -> Result<Vec<f32>, Box<dyn std::error::Error>> {
         let kind = match band {
             Band::Telephone => DenoiseKind::Telephony,
             Band::Wide => DenoiseKind::Standard,

@@ -7,15 +7,22 @@ use voiced_core::codec::{mulaw_decode, mulaw_encode, sample_from_f32};
 use voiced_core::resample::Resampler;
 
 /// Recordings taken as callers, and those taken for the babble.
-const CALLERS: usize = 8;
+const CALLERS: usize = 5;
 const BABBLERS: usize = 6;
 /// Of each recording, 6 s: the whole table is a matter of minutes.
 const CLIP_SAMPLES: usize = 6 * 16_000;
 /// Quiet at a clip's ends, so that each has a pause, 0.5 s.
 const PAUSE_SAMPLES: usize = 8_000;
 
-/// Each caller between two pauses, and the sum of some others.
-pub fn callers_and_babble(folder: &Path) -> Result<(Vec<Vec<f32>>, Vec<f32>), Box<dyn std::error::Error>> {
+/// Who is heard.
+pub struct Cast {
+    /// Each between two pauses.
+    pub callers: Vec<Vec<f32>>,
+    /// The sum of some others.
+    pub babble: Vec<f32>,
+}
+
+pub fn cast(folder: &Path) -> Result<Cast, Box<dyn std::error::Error>> {
     let mut paths: Vec<PathBuf> = std::fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "wav"));
     paths.sort();
@@ -36,7 +43,7 @@ pub fn callers_and_babble(folder: &Path) -> Result<(Vec<Vec<f32>>, Vec<f32>), Bo
         let pause = || std::iter::repeat_n(0.0, PAUSE_SAMPLES);
         pause().chain(clip).chain(pause()).collect()
     });
-    Ok((callers.collect(), babble))
+    Ok(Cast { callers: callers.collect(), babble })
 }
 
 fn clip(path: &Path) -> Result<Vec<f32>, Box<dyn std::error::Error>> {

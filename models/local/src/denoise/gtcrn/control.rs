@@ -24,6 +24,8 @@ impl Bounds {
 const SMOOTHING: f32 = 0.6;
 /// How fast the noise in the pauses is taken to grow, as a factor a frame: 3 dB a second.
 const NOISE_RISE: f32 = 1.011_1;
+/// The same while it is less than [`QUIET`], 20 dB a second: a line may begin with no sound at all.
+const SILENCE_RISE: f32 = 1.076;
 /// How fast the voice is taken to fade, as a factor a frame: 1 dB a second.
 const VOICE_FALL: f32 = 0.996_3;
 /// How far single frames of a steady noise lie above its mean: what may be taken away of it.
@@ -32,8 +34,10 @@ const NOISE_SPREAD: f32 = 2.0;
 const DAMAGE: f32 = 0.063;
 /// The least share of the mask in a frame, whatever it takes away: -12 dB remain.
 const SHARE_MIN: f32 = 0.75;
-/// Power under which there is nothing, so that no level is minus infinity: -100 dB of full scale.
-const SILENCE: f32 = 1e-8;
+/// Power of -62 dB of full scale: quieter than any line with noise on it. (Bins are sums: full scale is 65536.)
+const QUIET: f32 = 0.041;
+/// Power of -72 dB of full scale, the smallest step of mu-law: what is below is no sound of a line.
+const SILENCE: f32 = 0.004_1;
 
 /// Powers of a frame, sums over its bins.
 #[derive(Clone, Copy)]
@@ -57,17 +61,19 @@ pub(super) struct Control {
 impl Control {
     /// The share of the mask for this frame, 0 to 1.
     pub(super) fn share(&mut self, bounds: Bounds, frame: Powers) -> f32 {
-        let level = self.level.map_or(frame.heard, |level| SMOOTHING * level + (1.0 - SMOOTHING) * frame.heard);
-        self.noise = if self.level.is_none() { level } else { level.min(self.noise * NOISE_RISE) };
+        let heard = frame.heard.max(SILENCE);
+        let level = self.level.map_or(heard, |level| SMOOTHING * level + (1.0 - SMOOTHING) * heard);
+        let rise = if self.noise < QUIET { SILENCE_RISE } else { NOISE_RISE };
+        self.noise = self.level.map_or(level, |_| level.min(self.noise * rise));
         self.level = Some(level);
         self.voice = frame.left.max(self.voice * VOICE_FALL);
         if bounds.noisy_db.is_infinite() {
             return 1.0;
         }
-        let over_noise_db = 10.0 * ((self.voice + SILENCE) / (self.noise + SILENCE)).log10();
+        let over_noise_db = 10.0 * (self.voice.max(SILENCE) / self.noise).log10();
         let of_line = (bounds.clean_db - over_noise_db) / (bounds.clean_db - bounds.noisy_db);
         let allowed = NOISE_SPREAD * self.noise + DAMAGE * frame.left;
-        let of_frame = (allowed / (frame.taken + SILENCE)).sqrt();
+        let of_frame = (allowed / frame.taken.max(SILENCE)).sqrt();
         of_line.clamp(0.0, 1.0) * of_frame.clamp(SHARE_MIN, 1.0)
     }
 }
@@ -89,7 +95,21 @@ mod tests {
 
     #[test]
     fn a_voice_far_above_the_noise_is_left_alone() {
-        assert_eq!(after_noise(1e-3, Powers { heard: 10.0, left: 9.0, taken: 1.0 }), 0.0);
+        assert_eq!(after_noise(0.01, Powers { heard: 100.0, left: 90.0, taken: 10.0 }), 0.0);
+    }
+
+    #[test]
+    fn silence_before_a_noisy_line_is_forgotten() {
+        let mut control = Control::default();
+        let quiet = Powers { heard: 0.0, left: 0.0, taken: 0.0 };
+        let voice = Powers { heard: 100.0, left: 90.0, taken: 2.0 };
+        let noise = Powers { heard: 2.0, left: 0.02, taken: 2.0 };
+        for (frame, count) in [(quiet, 60), (noise, 400), (voice, 1), (noise, 6)] {
+            for _ in 0..count {
+                control.share(BOUNDS, frame);
+            }
+        }
+        assert_eq!(control.share(BOUNDS, noise), 1.0);
     }
 
     #[test]
