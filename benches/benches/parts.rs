@@ -1,4 +1,5 @@
-//! What one call costs, part by part: crossing a ring, the codecs, hearing a room, a change of rate, voice activity.
+//! What one call costs, part by part: crossing a ring, the codecs, hearing a room, a change of rate, voice activity,
+//! noise cancellation.
 #![allow(missing_docs)] // divan names the benches by their functions
 
 use std::path::PathBuf;
@@ -10,14 +11,15 @@ use ort::value::TensorRef;
 use voiced_benches::Speech;
 use voiced_core::codec::opus::{DECODED_LEN_MAX, ENCODED_LEN, OpusDecoder, OpusEncoder};
 use voiced_core::codec::{mulaw_decode, mulaw_encode, sample_from_f32};
-use voiced_core::frame::HEARD_LEN;
+use voiced_core::frame::{HEARD_LEN, HeardFrame};
 use voiced_core::hear::opus::OpusEar;
-use voiced_core::model::{VAD_WINDOW, VoiceActivity};
+use voiced_core::model::{Denoise, VAD_WINDOW, VoiceActivity};
 use voiced_core::packet::{Codec, PACKET_BYTES_MAX, Packet};
 use voiced_core::resample::Resampler;
+use voiced_models_local::denoise::{DenoiseKind, SonoraDenoise};
 use voiced_models_local::onnx::open_session;
 use voiced_models_local::vad::Silero;
-use voiced_models_local::weights::{ONNX_RUNTIME, SILERO_VAD, Weights};
+use voiced_models_local::weights::{GTCRN, ONNX_RUNTIME, SILERO_VAD, Weights};
 
 fn main() {
     divan::main();
@@ -138,6 +140,35 @@ fn run(session: &mut Session, window: &[f32; VAD_WINDOW]) {
     let tensor = |shape: Vec<usize>, values| TensorRef::from_array_view((shape, values)).expect("the shape fits");
     let (input, hidden, cell) = (tensor(vec![1, 576], &input[..]), tensor(vec![1, 1, 128], &state[..]), tensor(vec![1, 1, 128], &state[..]));
     black_box_drop(session.run(ort::inputs!["input" => input, "h" => hidden, "c" => cell]).expect("the model runs"));
+}
+
+/// Calls that noise cancellation cleans at once.
+const CLEANED: [usize; 3] = [1, 16, 64];
+/// Ticks after which frames of 16 ms and ticks of 10 begin together again.
+const ROUND: usize = 8;
+
+/// 80 ms of each call, since a frame of the network is not full at every tick; an item is 10 ms of a call.
+#[divan::bench(args = CLEANED)]
+fn denoise_good(bencher: Bencher<'_, '_>, calls: usize) {
+    let engine = DenoiseKind::Standard.load(&weights(GTCRN), calls).expect("the weights are those of the manifest");
+    denoise(bencher, calls, engine.expect("it is on"));
+}
+
+#[divan::bench(args = CLEANED)]
+fn denoise_cheap(bencher: Bencher<'_, '_>, calls: usize) {
+    denoise(bencher, calls, Box::new(SonoraDenoise::new(calls, DenoiseKind::Standard)));
+}
+
+fn denoise(bencher: Bencher<'_, '_>, calls: usize, mut engine: Box<dyn Denoise>) {
+    let slots: Vec<usize> = (0..calls).collect();
+    let mut speech: Vec<Speech> = (0..calls as u32).map(|call| Speech::new(16_000, call)).collect();
+    let frame = |speech: &mut Speech| -> HeardFrame { std::array::from_fn(|_| speech.next_sample()) };
+    let rounds: Vec<Vec<HeardFrame>> = (0..ROUND).map(|_| speech.iter_mut().map(frame).collect()).collect();
+    bencher.counter(ItemsCount::new(calls * ROUND)).with_inputs(|| rounds.clone()).bench_local_refs(|rounds| {
+        for frames in rounds {
+            engine.run(&slots, black_box(frames));
+        }
+    });
 }
 
 fn windows(calls: usize) -> Vec<[f32; VAD_WINDOW]> {

@@ -26,6 +26,8 @@ pub use resolve::{Source, parse_pip_report};
 pub const ONNX_RUNTIME: &str = "libonnxruntime.so.1.31.1";
 /// Silero voice activity.
 pub const SILERO_VAD: &str = "silero_vad_16k_sequence.onnx";
+/// GTCRN noise cancellation.
+pub const GTCRN: &str = "gtcrn_simple.onnx";
 /// Smart Turn end of turn.
 pub const SMART_TURN: &str = "smart-turn-v3.2-cpu.onnx";
 /// The offline Piper voice; its settings are this name + `.json`.

@@ -1,0 +1,137 @@
+//! GTCRN at 16 kHz, for many calls at once.
+//!
+//! A convolutional recurrent network of 48 thousand parameters estimates, frame by frame of 32 ms, a complex mask for
+//! the spectrum. It runs as voice activity does: calls are the SIMD lanes, every number is a vector over calls, each
+//! weight is loaded once for all of them, and no lane ever touches another.
+//!
+//! Ticks bring 10 ms and a frame needs 16 new ones, so a call runs on five of eight ticks; slots are spread over these
+//! so that about as many run on each. The sound is delayed by 30 ms. How much of the mask is applied is under a control.
+
+mod block;
+mod control;
+mod fourier;
+mod kernel;
+mod lanes;
+mod layers;
+mod map;
+mod network;
+mod path;
+mod slot;
+mod weights;
+
+use std::path::Path;
+
+use voiced_core::frame::HeardFrame;
+use voiced_core::model::Denoise;
+
+use crate::onnx_tensors::{Tensors, TensorsError};
+use control::Bounds;
+use kernel::Kernel;
+use lanes::LANES;
+use slot::{Group, Slot};
+use weights::Weights;
+
+/// Samples at 16 kHz by which GTCRN delays the sound: 30 ms.
+pub const GTCRN_DELAY: usize = slot::DELAY;
+
+/// The band that a line carries, which decides from how much noise on the network does more good than harm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Band {
+    /// 300 to 3400 Hz. The network learned on wideband speech and costs narrowband speech more, so it waits for more noise.
+    Telephone,
+    /// Up to 8 kHz.
+    Wide,
+}
+
+impl Band {
+    fn bounds(self) -> Bounds {
+        match self {
+            Self::Telephone => Bounds { clean_db: 28.0, noisy_db: 18.0 },
+            Self::Wide => Bounds { clean_db: 35.0, noisy_db: 25.0 },
+        }
+    }
+}
+
+/// Why GTCRN cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("noise cancellation's weights: {0}")]
+pub struct GtcrnError(#[from] TensorsError);
+
+/// GTCRN over slots.
+pub struct Gtcrn {
+    kernel: Kernel,
+    bounds: Bounds,
+    slots: Vec<Slot>,
+    /// Slots whose frames are full in this tick.
+    full: Vec<usize>,
+}
+
+impl Gtcrn {
+    /// Reads the weights (`gtcrn_simple.onnx`) and picks the kernel for this processor.
+    pub fn load(path: &Path, slots: usize, band: Band) -> Result<Self, GtcrnError> {
+        let kernel = Kernel::new(Weights::read(&Tensors::load(path)?)?);
+        Ok(Self::with(kernel, slots, band.bounds()))
+    }
+
+    /// The instruction set in use.
+    pub fn instruction_set(&self) -> &'static str {
+        self.kernel.instruction_set()
+    }
+
+    /// The network's own result: its mask wholly applied, whatever it takes away.
+    #[must_use]
+    pub fn without_control(mut self) -> Self {
+        self.bounds = Bounds::NONE;
+        self
+    }
+
+    fn with(kernel: Kernel, slots: usize, bounds: Bounds) -> Self {
+        Self { kernel, bounds, slots: (0..slots).map(Slot::new).collect(), full: Vec::with_capacity(slots) }
+    }
+}
+
+impl Denoise for Gtcrn {
+    fn run(&mut self, slots: &[usize], frames: &mut [HeardFrame]) {
+        self.full.clear();
+        for (&slot, frame) in slots.iter().zip(frames.iter()) {
+            if self.slots[slot].hear(frame) {
+                self.full.push(slot);
+            }
+        }
+        for members in self.full.chunks(LANES) {
+            self.kernel.run(&mut Group { slots: &mut self.slots, members, bounds: self.bounds });
+        }
+        for (&slot, frame) in slots.iter().zip(frames) {
+            self.slots[slot].take(frame);
+        }
+    }
+
+    fn reset(&mut self, slot: usize) {
+        self.slots[slot].reset(slot);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::{GTCRN, Weights as Folder};
+
+    #[test]
+    fn all_kernels_agree() {
+        let path = Folder::at(Folder::default_dir()).path(GTCRN).unwrap_or_else(|error| panic!("{error}"));
+        let weights = || Weights::read(&Tensors::load(&path).unwrap()).unwrap();
+        let kernels = [Kernel::new(weights()), Kernel::portable(weights()), Kernel::portable_in_wide_blocks(weights())];
+        let mut engines = kernels.map(|kernel| Gtcrn::with(kernel, 1, Bounds::NONE));
+        for tick in 0..60 {
+            let pulse = |n: usize| if (tick * 160 + n) % 130 < 20 { 0.4 } else { -0.1 };
+            let mut frames = [[std::array::from_fn(pulse)]; 3];
+            for (engine, frames) in engines.iter_mut().zip(&mut frames) {
+                engine.run(&[0], frames);
+            }
+            let [own, others @ ..] = frames;
+            for (own, other) in others.iter().flat_map(|other| own[0].iter().zip(other[0])) {
+                assert!((own - other).abs() < 1e-4, "{own} and {other}");
+            }
+        }
+    }
+}
