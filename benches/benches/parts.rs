@@ -16,7 +16,7 @@ use voiced_core::hear::opus::OpusEar;
 use voiced_core::model::{Denoise, VAD_WINDOW, VoiceActivity};
 use voiced_core::packet::{Codec, PACKET_BYTES_MAX, Packet};
 use voiced_core::resample::Resampler;
-use voiced_models_local::denoise::{DenoiseKind, SonoraDenoise};
+use voiced_models_local::denoise::Gtcrn;
 use voiced_models_local::onnx::open_session;
 use voiced_models_local::vad::Silero;
 use voiced_models_local::weights::{GTCRN, ONNX_RUNTIME, SILERO_VAD, Weights};
@@ -149,17 +149,8 @@ const ROUND: usize = 8;
 
 /// 80 ms of each call, since a frame of the network is not full at every tick; an item is 10 ms of a call.
 #[divan::bench(args = CLEANED)]
-fn denoise_good(bencher: Bencher<'_, '_>, calls: usize) {
-    let engine = DenoiseKind::Standard.load(&weights(GTCRN), calls).expect("the weights are those of the manifest");
-    denoise(bencher, calls, engine.expect("it is on"));
-}
-
-#[divan::bench(args = CLEANED)]
-fn denoise_cheap(bencher: Bencher<'_, '_>, calls: usize) {
-    denoise(bencher, calls, Box::new(SonoraDenoise::new(calls, DenoiseKind::Standard)));
-}
-
-fn denoise(bencher: Bencher<'_, '_>, calls: usize, mut engine: Box<dyn Denoise>) {
+fn denoise(bencher: Bencher<'_, '_>, calls: usize) {
+    let mut engine = Gtcrn::load(&weights(GTCRN), calls).expect("the weights are those of the manifest");
     let slots: Vec<usize> = (0..calls).collect();
     let mut speech: Vec<Speech> = (0..calls as u32).map(|call| Speech::new(16_000, call)).collect();
     let frame = |speech: &mut Speech| -> HeardFrame { std::array::from_fn(|_| speech.next_sample()) };

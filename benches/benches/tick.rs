@@ -12,12 +12,13 @@ use voiced_core::codec::{mulaw_from_sample, sample_from_f32};
 use voiced_core::id::TurnId;
 use voiced_core::leg::{ChunkEnd, Command, LegEvent, LegSettings, SpeechChunk, TextEnding, TranscriptHint};
 use voiced_core::line::ToLine;
+use voiced_core::model::Band;
 use voiced_core::packet::{Codec, PACKET_BYTES_MAX, Packet};
 use voiced_core::time::{TICK_MS, Tick};
-use voiced_models_local::denoise::{DenoiseKind, SonoraDenoise};
+use voiced_models_local::denoise::Gtcrn;
 use voiced_models_local::end_of_turn::{SmartTurn, SmartTurnFeatures};
 use voiced_models_local::vad::Silero;
-use voiced_models_local::weights::{SILERO_VAD, SMART_TURN, Weights};
+use voiced_models_local::weights::{GTCRN, SILERO_VAD, SMART_TURN, Weights};
 use voiced_rt::{CallPort, PortSettings, ThreadModels, Worker};
 
 /// Rows of the table: calls, whether they are cleaned, and their codec.
@@ -59,7 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn measure(calls: usize, denoise: bool, codec: Codec) -> Result<String, Box<dyn Error>> {
     let (mut worker, mut link, mut judge) = Worker::new(calls, models(calls, denoise)?);
     let mut leg = LegSettings::new(codec.rate());
-    leg.denoise_enabled = denoise;
+    leg.denoise = denoise.then_some(Band::Telephone);
     let mut callers = Vec::with_capacity(calls);
     let mut times = Vec::with_capacity(TICKS as usize);
     let stop = AtomicBool::new(false);
@@ -111,7 +112,7 @@ fn models(calls: usize, denoise: bool) -> Result<ThreadModels, Box<dyn Error>> {
     let weights = Weights::at(Weights::default_dir());
     let judge = SmartTurn::load(&weights.path(SMART_TURN)?)?;
     Ok(ThreadModels {
-        denoise: if denoise { Some(Box::new(SonoraDenoise::new(calls, DenoiseKind::Telephony))) } else { None },
+        denoise: if denoise { Some(Box::new(Gtcrn::load(&weights.path(GTCRN)?, calls)?)) } else { None },
         vad: Box::new(Silero::load(&weights.path(SILERO_VAD)?, calls)?),
         end_of_turn: Some((Box::new(SmartTurnFeatures::new(calls)), Box::new(judge))),
     })

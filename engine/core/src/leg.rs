@@ -2,6 +2,7 @@
 
 use crate::frame::{HEARD_LEN, Rate};
 use crate::id::{GuestId, TurnId};
+use crate::model::Band;
 use crate::time::MediaTime;
 
 /// Samples in a [`SpeechChunk`] at most: 20 ms at 48 kHz.
@@ -221,8 +222,8 @@ pub struct LegSettings {
     pub vad_enabled: bool,
     /// Ask the end-of-turn model (false: pause length alone).
     pub turn_detection_enabled: bool,
-    /// Clean what VAD and end of turn hear.
-    pub denoise_enabled: bool,
+    /// Clean what VAD and end of turn hear, as fits a line of this band.
+    pub denoise: Option<Band>,
     /// The caller may interrupt the agent.
     pub interruptible: bool,
     /// Sound kept ahead at the far end, in ms.
@@ -253,7 +254,7 @@ impl LegSettings {
             rate,
             vad_enabled: true,
             turn_detection_enabled: true,
-            denoise_enabled: false,
+            denoise: None,
             interruptible: true,
             lead_ms,
             far_end_ms,

@@ -19,12 +19,21 @@ pub trait VoiceActivity: Send {
     fn reset(&mut self, slot: usize);
 }
 
+/// The band that a line carries, which decides from how much noise on its cancellation does more good than harm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Band {
+    /// 300 to 3400 Hz.
+    Telephone,
+    /// Up to 8 kHz.
+    Wide,
+}
+
 /// Noise cancellation over all calls of one audio thread, in place. Must not allocate after construction.
 pub trait Denoise: Send {
     /// Cleans `frames[i]`, owned by `slots[i]`.
     fn run(&mut self, slots: &[usize], frames: &mut [HeardFrame]);
-    /// Forgets the state of a slot, for its next call.
-    fn reset(&mut self, slot: usize);
+    /// Forgets the state of a slot, for its next call, whose line carries this band.
+    fn reset(&mut self, slot: usize, band: Band);
 }
 
 /// The cheap half of end of turn, on the tick: features of the last 8 s of each slot. Must not allocate after construction.

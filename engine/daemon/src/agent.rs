@@ -11,6 +11,7 @@ use voiced_core::conversation;
 use voiced_core::frame::Rate;
 use voiced_core::leg::LegSettings;
 use voiced_core::script::Script;
+use voiced_models_local::denoise::DenoiseKind;
 use voiced_models_local::weights::Weights;
 use voiced_models_remote::llm::Llm;
 use voiced_models_remote::stt::Stt;
@@ -103,7 +104,7 @@ impl Agents {
         LegSettings {
             vad_enabled: profile.vad_enabled,
             turn_detection_enabled: profile.turn_detection_enabled,
-            denoise_enabled: profile.noise_cancellation_enabled && profile.noise_cancellation_type != "none",
+            denoise: DenoiseKind::parse(&profile.noise_cancellation_type).filter(|_| profile.noise_cancellation_enabled).and_then(|kind| kind.band(rate)),
             interruptible: turn.interruptible,
             // a room plays what it is sent as it comes: there is nothing to keep ahead
             lead_ms: if rate == Rate::Hz8000 { turn.lead_ms } else { usual.lead_ms },

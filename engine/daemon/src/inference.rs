@@ -2,12 +2,11 @@
 
 use anyhow::Result;
 use voiced_config::Settings;
-use voiced_core::frame::Rate;
 use voiced_core::model::{Denoise, TurnFeatures, TurnJudge};
-use voiced_models_local::denoise::{DenoiseKind, SonoraDenoise};
+use voiced_models_local::denoise::Gtcrn;
 use voiced_models_local::end_of_turn::{SmartTurn, SmartTurnFeatures};
 use voiced_models_local::vad::Silero;
-use voiced_models_local::weights::Weights;
+use voiced_models_local::weights::{GTCRN, Weights};
 use voiced_rt::{EngineSettings, ThreadModels};
 
 /// How the audio threads run.
@@ -35,8 +34,9 @@ pub fn turn_model(settings: &Settings, weights: &Weights) -> Result<Option<Smart
 /// The models of one audio thread.
 pub fn thread_models(settings: &Settings, weights: &Weights, turn_model: Option<&SmartTurn>, slots: usize) -> Result<ThreadModels> {
     let profile = &settings.agent;
-    let kind = DenoiseKind::parse(&profile.noise_cancellation_type).unwrap_or_default().at(Rate::Hz8000);
-    let denoise = (profile.noise_cancellation_enabled && kind.is_on()).then(|| Box::new(SonoraDenoise::new(slots, kind)) as Box<dyn Denoise>);
+    // a job in a room may ask for it, whatever the profile says
+    let may_denoise = profile.noise_cancellation_enabled || !settings.livekit.url.is_empty();
+    let denoise = if may_denoise { Some(Box::new(Gtcrn::load(&weights.path(GTCRN)?, slots)?) as Box<dyn Denoise>) } else { None };
     let end_of_turn = turn_model.map(|model| {
         let judge = Box::new(model.clone()) as Box<dyn TurnJudge>;
         (Box::new(SmartTurnFeatures::new(slots)) as Box<dyn TurnFeatures>, judge)

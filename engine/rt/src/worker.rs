@@ -168,9 +168,9 @@ impl Worker {
     fn look_what_to_leave_out(&mut self) {
         let was = std::mem::replace(&mut self.shed, self.meter.shed());
         for &index in self.live.iter().filter(|_| self.shed < was) {
-            match (was, &mut self.denoise, &mut self.features) {
-                (Shed::Denoise, Some(denoise), _) => denoise.reset(index),
-                (Shed::TurnModel, _, Some(features)) => features.reset(index),
+            match (was, &mut self.denoise, &mut self.features, self.slots[index].settings.denoise) {
+                (Shed::Denoise, Some(denoise), _, Some(band)) => denoise.reset(index, band),
+                (Shed::TurnModel, _, Some(features), _) => features.reset(index),
                 _ => {}
             }
         }
@@ -190,8 +190,8 @@ impl Worker {
             slot.since = tick;
             slot.verdict = None;
             self.vad.reset(index);
-            if let Some(denoise) = &mut self.denoise {
-                denoise.reset(index);
+            if let (Some(denoise), Some(band)) = (&mut self.denoise, admission.settings.denoise) {
+                denoise.reset(index, band);
             }
             if let Some(features) = &mut self.features {
                 features.reset(index);
@@ -255,7 +255,7 @@ impl Worker {
         let Some(denoise) = self.denoise.as_mut().filter(|_| self.shed < Shed::Denoise) else { return };
         self.batch_slots.clear();
         self.batch_frames.clear();
-        for &index in self.live.iter().filter(|&&index| self.slots[index].settings.denoise_enabled) {
+        for &index in self.live.iter().filter(|&&index| self.slots[index].settings.denoise.is_some()) {
             self.batch_slots.push(index);
             self.batch_frames.push(self.raw[index]);
         }

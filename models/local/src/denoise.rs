@@ -1,20 +1,15 @@
 //! Noise cancellation of what voice activity and end of turn hear.
 //!
-//! Two engines. The good one is a network, GTCRN, over all calls at once: steady noise, clatter and street, under a
-//! control that leaves clean lines alone. The cheap one is WebRTC's suppressor, which knows steady noise only: for when
-//! there is no network or no time for it. An agent's profile names neither: it says `telephony` or `standard`, for the
-//! band that the line carries, or `auto`.
+//! A network, GTCRN, over all calls at once: steady noise, clatter and street, under a control that leaves clean lines
+//! alone. An agent's profile says `telephony` or `standard`, for the band that the line carries, or `auto`. A cheap
+//! engine was measured beside it (`models/README.md`): it costs nearly as much and harms clean lines.
 
 mod gtcrn;
-mod sonora;
-
-use std::path::Path;
 
 use voiced_core::frame::Rate;
-use voiced_core::model::Denoise;
+use voiced_core::model::Band;
 
-pub use gtcrn::{Band, GTCRN_DELAY, Gtcrn, GtcrnError};
-pub use sonora::SonoraDenoise;
+pub use gtcrn::{GTCRN_DELAY, Gtcrn, GtcrnError};
 
 /// Noise cancellation by the names of an agent's profile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -42,29 +37,12 @@ impl DenoiseKind {
         }
     }
 
-    /// `Auto` settled for a leg of this rate; the others as they are.
-    #[must_use]
-    pub fn at(self, rate: Rate) -> Self {
+    /// What it means for a line of this rate; none: leave the sound as it is.
+    pub fn band(self, rate: Rate) -> Option<Band> {
         match (self, rate) {
-            (Self::Auto, Rate::Hz8000) => Self::Telephony,
-            (Self::Auto, _) => Self::Standard,
-            (named, _) => named,
+            (Self::None, _) => None,
+            (Self::Telephony, _) | (Self::Auto, Rate::Hz8000) => Some(Band::Telephone),
+            (Self::Standard | Self::Auto, _) => Some(Band::Wide),
         }
-    }
-
-    /// Whether there is anything to do.
-    pub fn is_on(self) -> bool {
-        self != Self::None
-    }
-
-    /// The good engine for this many slots, with the network's weights (`gtcrn_simple.onnx`) from `path`; none when it
-    /// is off. Settle [`DenoiseKind::Auto`] by [`DenoiseKind::at`] first, or it is `standard`.
-    pub fn load(self, path: &Path, slots: usize) -> Result<Option<Box<dyn Denoise>>, GtcrnError> {
-        let band = match self {
-            Self::None => return Ok(None),
-            Self::Telephony => Band::Telephone,
-            Self::Standard | Self::Auto => Band::Wide,
-        };
-        Ok(Some(Box::new(Gtcrn::load(path, slots, band)?)))
     }
 }

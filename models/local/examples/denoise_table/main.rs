@@ -3,8 +3,8 @@
 //!     cargo run -p voiced-models-local --example denoise_table -- FOLDER
 //!
 //! FOLDER holds recordings of single voices: 16-bit WAV at 16 kHz. The first ones are the callers, the next ones the babble
-//! behind them; the other noises are made up. Each caller is heard in each noise at each level, off, through the cheap
-//! engine and through the good one, and everything is compared with the same caller in the same band without noise.
+//! behind them; the other noises are made up. Each caller is heard in each noise at each level, off, through a cheap
+//! engine (WebRTC's suppressor) and through the good one, and everything is compared with the same caller in the same band without noise.
 
 mod measures;
 mod sounds;
@@ -12,13 +12,17 @@ mod sounds;
 use std::path::Path;
 
 use measures::{Hearing, Measures, intelligibility, pause_level_db, word_errors};
+use sonora_ns::config::{NsConfig, SuppressionLevel};
+use sonora_ns::noise_suppressor::NoiseSuppressor;
 use sounds::{Band, Cast, Noise, cast};
-use voiced_core::model::Denoise;
-use voiced_models_local::denoise::{DenoiseKind, GTCRN_DELAY, SonoraDenoise};
+use voiced_core::model::{self, Denoise};
+use voiced_models_local::denoise::{GTCRN_DELAY, Gtcrn};
 use voiced_models_local::weights::{GTCRN, Weights};
 
 /// Voice over noise, in dB.
 const LEVELS_DB: [f32; 2] = [15.0, 5.0];
+/// The cheap engine counts in 16-bit sample values.
+const FULL_SCALE: f32 = 32_768.0;
 /// Samples by which the cheap engine delays.
 const CHEAP_DELAY: usize = 96;
 
@@ -68,6 +72,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
+/// Cleans 10 ms in place.
+type Clean = Box<dyn FnMut(&mut [f32; 160])>;
+
 #[derive(Clone, Copy)]
 enum Engine {
     Off,
@@ -78,19 +85,32 @@ enum Engine {
 impl Engine {
     /// The sound through a new engine, without its delay.
     fn clean(self, band: Band, network: &Path, sound: &[f32]) -> Result<Vec<f32>, Box<dyn std::error::Error>> {
-        let kind = match band {
-            Band::Telephone => DenoiseKind::Telephony,
-            Band::Wide => DenoiseKind::Standard,
+        let (level, band) = match band {
+            Band::Telephone => (SuppressionLevel::K12dB, model::Band::Telephone),
+            Band::Wide => (SuppressionLevel::K18dB, model::Band::Wide),
         };
-        let (mut engine, delay): (Box<dyn Denoise>, usize) = match self {
+        let (mut engine, delay): (Clean, usize) = match self {
             Self::Off => return Ok(sound.to_vec()),
-            Self::Cheap => (Box::new(SonoraDenoise::new(1, kind)), CHEAP_DELAY),
-            Self::Good => (kind.load(network, 1)?.ok_or("the kind is on")?, GTCRN_DELAY),
+            Self::Cheap => {
+                let mut suppressor = NoiseSuppressor::new(NsConfig { target_level: level });
+                let clean = move |frame: &mut [f32; 160]| {
+                    *frame = frame.map(|sample| sample * FULL_SCALE);
+                    suppressor.analyze(frame);
+                    suppressor.process(frame);
+                    *frame = frame.map(|sample| sample / FULL_SCALE);
+                };
+                (Box::new(clean), CHEAP_DELAY)
+            }
+            Self::Good => {
+                let mut network = Gtcrn::load(network, 1)?;
+                network.reset(0, band);
+                (Box::new(move |frame| network.run(&[0], std::slice::from_mut(frame))), GTCRN_DELAY)
+            }
         };
         let mut padded = sound.to_vec();
         padded.resize((sound.len() + delay).next_multiple_of(160), 0.0);
         for frame in padded.as_chunks_mut().0 {
-            engine.run(&[0], std::slice::from_mut(frame));
+            engine(frame);
         }
         Ok(padded[delay..][..sound.len()].to_vec())
     }

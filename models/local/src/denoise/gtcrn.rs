@@ -22,7 +22,7 @@ mod weights;
 use std::path::Path;
 
 use voiced_core::frame::HeardFrame;
-use voiced_core::model::Denoise;
+use voiced_core::model::{Band, Denoise};
 
 use crate::onnx_tensors::{Tensors, TensorsError};
 use control::Bounds;
@@ -34,21 +34,11 @@ use weights::Weights;
 /// Samples at 16 kHz by which GTCRN delays the sound: 30 ms.
 pub const GTCRN_DELAY: usize = slot::DELAY;
 
-/// The band that a line carries, which decides from how much noise on the network does more good than harm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Band {
-    /// 300 to 3400 Hz. The network learned on wideband speech and costs narrowband speech more, so it waits for more noise.
-    Telephone,
-    /// Up to 8 kHz.
-    Wide,
-}
-
-impl Band {
-    fn bounds(self) -> Bounds {
-        match self {
-            Self::Telephone => Bounds { clean_db: 28.0, noisy_db: 18.0 },
-            Self::Wide => Bounds { clean_db: 35.0, noisy_db: 25.0 },
-        }
+/// From how much noise on. The network learned on wideband speech and costs narrowband speech more, so it waits for more.
+fn bounds(band: Band) -> Bounds {
+    match band {
+        Band::Telephone => Bounds { clean_db: 28.0, noisy_db: 18.0 },
+        Band::Wide => Bounds { clean_db: 35.0, noisy_db: 25.0 },
     }
 }
 
@@ -60,17 +50,16 @@ pub struct GtcrnError(#[from] TensorsError);
 /// GTCRN over slots.
 pub struct Gtcrn {
     kernel: Kernel,
-    bounds: Bounds,
+    controlled: bool,
     slots: Vec<Slot>,
     /// Slots whose frames are full in this tick.
     full: Vec<usize>,
 }
 
 impl Gtcrn {
-    /// Reads the weights (`gtcrn_simple.onnx`) and picks the kernel for this processor.
-    pub fn load(path: &Path, slots: usize, band: Band) -> Result<Self, GtcrnError> {
-        let kernel = Kernel::new(Weights::read(&Tensors::load(path)?)?);
-        Ok(Self::with(kernel, slots, band.bounds()))
+    /// Reads the weights (`gtcrn_simple.onnx`) and picks the kernel for this processor. Slots are wideband until reset.
+    pub fn load(path: &Path, slots: usize) -> Result<Self, GtcrnError> {
+        Ok(Self::with(Kernel::new(Weights::read(&Tensors::load(path)?)?), slots))
     }
 
     /// The instruction set in use.
@@ -81,12 +70,16 @@ impl Gtcrn {
     /// The network's own result: its mask wholly applied, whatever it takes away.
     #[must_use]
     pub fn without_control(mut self) -> Self {
-        self.bounds = Bounds::NONE;
+        self.controlled = false;
+        for slot in &mut self.slots {
+            slot.bounds = Bounds::NONE;
+        }
         self
     }
 
-    fn with(kernel: Kernel, slots: usize, bounds: Bounds) -> Self {
-        Self { kernel, bounds, slots: (0..slots).map(Slot::new).collect(), full: Vec::with_capacity(slots) }
+    fn with(kernel: Kernel, slots: usize) -> Self {
+        let slot = |index| Slot::new(index, bounds(Band::Wide));
+        Self { kernel, controlled: true, slots: (0..slots).map(slot).collect(), full: Vec::with_capacity(slots) }
     }
 }
 
@@ -99,15 +92,15 @@ impl Denoise for Gtcrn {
             }
         }
         for members in self.full.chunks(LANES) {
-            self.kernel.run(&mut Group { slots: &mut self.slots, members, bounds: self.bounds });
+            self.kernel.run(&mut Group { slots: &mut self.slots, members });
         }
         for (&slot, frame) in slots.iter().zip(frames) {
             self.slots[slot].take(frame);
         }
     }
 
-    fn reset(&mut self, slot: usize) {
-        self.slots[slot].reset(slot);
+    fn reset(&mut self, slot: usize, band: Band) {
+        self.slots[slot].reset(slot, if self.controlled { bounds(band) } else { Bounds::NONE });
     }
 }
 
@@ -121,7 +114,7 @@ mod tests {
         let path = Folder::at(Folder::default_dir()).path(GTCRN).unwrap_or_else(|error| panic!("{error}"));
         let weights = || Weights::read(&Tensors::load(&path).unwrap()).unwrap();
         let kernels = [Kernel::new(weights()), Kernel::portable(weights()), Kernel::portable_in_wide_blocks(weights())];
-        let mut engines = kernels.map(|kernel| Gtcrn::with(kernel, 1, Bounds::NONE));
+        let mut engines = kernels.map(|kernel| Gtcrn::with(kernel, 1).without_control());
         for tick in 0..60 {
             let pulse = |n: usize| if (tick * 160 + n) % 130 < 20 { 0.4 } else { -0.1 };
             let mut frames = [[std::array::from_fn(pulse)]; 3];

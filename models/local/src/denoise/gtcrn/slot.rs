@@ -43,11 +43,12 @@ pub(super) struct Slot {
     /// The state along time of each path.
     pub(super) bands: [[f32; ROW]; 2],
     pub(super) control: Control,
+    pub(super) bounds: Bounds,
 }
 
 impl Slot {
     /// A fresh one; `index` decides at which ticks its hops end, so that calls that began together do not work together.
-    pub(super) fn new(index: usize) -> Self {
+    pub(super) fn new(index: usize, bounds: Bounds) -> Self {
         let mut slot = Self {
             samples: [0.0; FRAME + HEARD_LEN],
             heard: 0,
@@ -59,12 +60,14 @@ impl Slot {
             attention: [[0.0; CHANNELS]; 6],
             bands: [[0.0; ROW]; 2],
             control: Control::default(),
+            bounds,
         };
-        slot.reset(index);
+        slot.reset(index, bounds);
         slot
     }
 
-    pub(super) fn reset(&mut self, index: usize) {
+    pub(super) fn reset(&mut self, index: usize, bounds: Bounds) {
+        self.bounds = bounds;
         let phase = index % PHASES * HOP_STEP;
         self.samples.fill(0.0);
         self.heard = HOP + phase;
@@ -144,7 +147,6 @@ impl Slot {
 pub(super) struct Group<'a> {
     pub(super) slots: &'a mut [Slot],
     pub(super) members: &'a [usize],
-    pub(super) bounds: Bounds,
 }
 
 impl Group<'_> {
@@ -189,7 +191,8 @@ impl Group<'_> {
         let mut share = Lanes::ZERO;
         for (lane, &slot) in self.members.iter().take(LANES).enumerate() {
             let powers = Powers { heard: heard.0[lane], left: left.0[lane], taken: taken.0[lane] };
-            share.0[lane] = self.slots[slot].control.share(self.bounds, powers);
+            let slot = &mut self.slots[slot];
+            share.0[lane] = slot.control.share(slot.bounds, powers);
         }
         for (bin, [re, im]) in spectrum.iter_mut().zip(mask) {
             let (re, im) = (*re * share, *im * share);
