@@ -37,7 +37,7 @@ doc: deps
 loom: deps
 	RUSTFLAGS="--cfg loom" cargo test --locked -p voiced-rt --lib --target-dir target/loom
 
-bench: weights
+bench: weights tools
 	cargo bench --locked -p voiced-benches
 
 # The other side of the room tests: LiveKit's own server and Python SDK, under target/tools.
