@@ -37,8 +37,8 @@ doc: deps
 loom: deps
 	RUSTFLAGS="--cfg loom" cargo test --locked -p voiced-rt --lib --target-dir target/loom
 
-bench: weights
-	cargo bench --locked -p voiced-benches --bench parts --bench tick
+bench: weights tools
+	cargo bench --locked -p voiced-benches --bench parts --bench rooms --bench tick
 
 # How many calls one core holds: the real daemon on core 0, providers and phones on the others. Some ten minutes.
 bench-calls: weights

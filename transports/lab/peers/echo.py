@@ -4,6 +4,7 @@
 
 joins one room per token, all in this process. On stdin, {"usage": true} asks for a `usage` event (CPU and wall time since the
 start, memory now and at most), so that a bench can take the difference over its own interval; the end of stdin ends it.
+`started` tells the memory before the first room.
 """
 
 import argparse
@@ -67,17 +68,21 @@ class Echo:
             self.frames += 1
 
 
+def resident_kb() -> int:
+    """Memory in use now."""
+    with open("/proc/self/statm", encoding="ascii") as statm:
+        return int(statm.read().split()[1]) * resource.getpagesize() // 1024
+
+
 def usage(echoes: list[Echo]) -> None:
     """Tells what this process has used."""
     used = resource.getrusage(resource.RUSAGE_SELF)
-    with open("/proc/self/statm", encoding="ascii") as statm:
-        resident_pages = int(statm.read().split()[1])
     report(
         "usage",
         rooms=len(echoes),
         cpu_ms=round((used.ru_utime + used.ru_stime) * 1000),
         wall_ms=round(now_ms()),
-        rss_kb=resident_pages * resource.getpagesize() // 1024,
+        rss_kb=resident_kb(),
         rss_max_kb=used.ru_maxrss,
         echoed_ms=sum(echo.frames for echo in echoes) * FRAME_MS,
     )
@@ -97,6 +102,7 @@ async def main() -> int:
     seconds = parser.parse_args().seconds
     url, tokens = os.environ["LIVEKIT_URL"], os.environ["LIVEKIT_TOKEN"].split()
     echoes = [Echo() for _ in tokens]
+    report("started", rss_kb=resident_kb())
     try:
         for echo, token in zip(echoes, tokens, strict=True):
             await echo.join(url, token)

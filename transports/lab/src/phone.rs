@@ -7,13 +7,11 @@
 
 mod answer;
 mod call;
-mod measure;
 mod playout;
-mod script;
 mod wire;
 
-pub use measure::{BargeInReport, Counts, Recording, UtteranceReport};
-pub use script::{CallScript, PAUSE_MS, Sign, Step};
+pub use crate::dialogue::{CallScript, Line, PAUSE_MS, Sign, Step};
+pub use crate::measure::{BargeInReport, CallReport, Counts, Outcome, Recording, UtteranceReport};
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use url::Url;
@@ -71,38 +69,6 @@ pub enum PhoneEvent<'a> {
     Over(Outcome),
 }
 
-/// How a call ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// The script came to its end.
-    CallerHungUp,
-    /// The stream was closed by the other side.
-    AgentHungUp,
-    /// The TwiML opened no stream: an apology was said.
-    Apology,
-    /// The script's limit came first.
-    LimitReached,
-}
-
-/// What came of a call.
-#[derive(Clone, Debug)]
-pub struct CallReport {
-    /// The call's name at Twilio.
-    pub call_sid: String,
-    /// How it ended.
-    pub outcome: Outcome,
-    /// Length of the stream, in ms.
-    pub duration_ms: u64,
-    /// Each thing said, in order, barge-ins included.
-    pub utterances: Vec<UtteranceReport>,
-    /// Each thing said over the agent.
-    pub barge_ins: Vec<BargeInReport>,
-    /// What was counted.
-    pub counts: Counts,
-    /// Both sides as heard on the telephone.
-    pub recording: Recording,
-}
-
 /// Why there was no call.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
@@ -144,19 +110,5 @@ impl Phone {
         };
         wire::tell_completed(&self.http, &self.settings, &call_sid, report.duration_ms).await;
         Ok(report)
-    }
-}
-
-impl CallReport {
-    fn unanswered(call_sid: &str) -> Self {
-        Self {
-            call_sid: call_sid.to_owned(),
-            outcome: Outcome::Apology,
-            duration_ms: 0,
-            utterances: Vec::new(),
-            barge_ins: Vec::new(),
-            counts: Counts::default(),
-            recording: Recording::default(),
-        }
     }
 }

@@ -23,7 +23,7 @@ const EVENTS_SHOWN_MAX: usize = 30;
 /// Who calls, and how.
 #[derive(Clone)]
 pub struct PeerSettings {
-    /// What runs its script: see [`Peer::find`] and [`Peer::find_browser`].
+    /// What runs its script: see [`Peer::find`] and [`Peer::find_browser`]; or what is itself the peer.
     pub program: PathBuf,
     /// The server.
     pub url: String,
@@ -124,7 +124,17 @@ impl Peer {
 
     /// Starts an echo on the Python SDK and waits until it is in all its rooms.
     pub async fn echo(settings: PeerSettings) -> Result<Self, PeerError> {
-        let mut peer = Self::spawn("echo.py", &settings)?;
+        Self::in_rooms(Self::spawn("echo.py", &settings)?, &settings).await
+    }
+
+    /// Starts a program that takes an echo's commands and tells its events, with these in its environment, and waits likewise.
+    pub async fn echo_by_program(settings: PeerSettings, environment: &[(&str, &str)]) -> Result<Self, PeerError> {
+        let mut command = std::process::Command::new(&settings.program);
+        command.envs(environment.iter().copied());
+        Self::in_rooms(Self::run(command, &settings)?, &settings).await
+    }
+
+    async fn in_rooms(mut peer: Self, settings: &PeerSettings) -> Result<Self, PeerError> {
         for _ in settings.token.split_whitespace() {
             peer.wait_for("joined", |_| true).await?;
         }
@@ -133,7 +143,12 @@ impl Peer {
 
     fn spawn(script: &str, settings: &PeerSettings) -> io::Result<Self> {
         let mut command = std::process::Command::new(&settings.program);
-        command.arg(tools::script(script)).args(["--seconds", &settings.seconds_max.to_string()]).args(&settings.arguments);
+        command.arg(tools::script(script));
+        Self::run(command, settings)
+    }
+
+    fn run(mut command: std::process::Command, settings: &PeerSettings) -> io::Result<Self> {
+        command.args(["--seconds", &settings.seconds_max.to_string()]).args(&settings.arguments);
         if let Some(folder) = &settings.record {
             command.arg("--record").arg(folder);
         }
@@ -183,6 +198,11 @@ impl Peer {
         };
         self.taken.insert(index);
         Ok(self.events.borrow()[index].clone())
+    }
+
+    /// Its process, to be looked at from outside.
+    pub fn id(&self) -> u32 {
+        self.process.child.id()
     }
 
     /// Everything that has happened so far.

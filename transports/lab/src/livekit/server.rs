@@ -140,6 +140,11 @@ impl Server {
         (self.place.node_ip, self.place.turn_tcp_port).into()
     }
 
+    /// Where it listens: for signalling, and for media.
+    pub(super) fn doors(&self) -> (SocketAddr, SocketAddr) {
+        (self.place.http(), SocketAddr::from((self.place.node_ip, self.place.udp_port)))
+    }
+
     /// The key that tokens are issued by.
     pub fn api_key(&self) -> &'static str {
         API_KEY

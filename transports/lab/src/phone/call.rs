@@ -1,10 +1,10 @@
 //! One call: a loop that waits for the next 20 ms, the next mark or the next message, and applies each.
 
-use super::measure::{Measured, Utterance};
 use super::playout::Playout;
-use super::script::{AgentHeard, CallScript, Change, Cue, FRAME_BYTES, FRAME_MS, Player};
 use super::wire::{CONNECTED, Names, Said, Socket};
 use super::{CallReport, Observer, Outcome, PhoneEvent};
+use crate::dialogue::{AgentHeard, CallScript, Change, Cue, FRAME_BYTES, FRAME_MS, Player};
+use crate::measure::Measured;
 use futures_util::{SinkExt, StreamExt};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -132,14 +132,11 @@ impl Call<'_> {
     }
 
     fn follow(&mut self, now_ms: u64, cue: Cue) {
+        self.measured.follow(now_ms, &cue);
         match cue {
-            Cue::Start { label, over } => {
-                (self.observer)(now_ms, PhoneEvent::CallerStarted(&label));
-                self.measured.utterances.push(Utterance { label, over, from_ms: now_ms, until_ms: now_ms });
-            }
+            Cue::Start { label, .. } => (self.observer)(now_ms, PhoneEvent::CallerStarted(&label)),
             Cue::Stop => {
-                if let Some(utterance) = self.measured.utterances.last_mut() {
-                    utterance.until_ms = now_ms;
+                if let Some(utterance) = self.measured.utterances.last() {
                     (self.observer)(now_ms, PhoneEvent::CallerStopped(&utterance.label));
                 }
             }

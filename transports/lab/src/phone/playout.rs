@@ -3,10 +3,9 @@
 //! Sound is queued and drained at 8000 bytes a second. A mark is echoed when all sound queued before it was played,
 //! at once when nothing is queued. Clear drops the queue and echoes every waiting mark.
 
+use crate::dialogue::SILENCE;
 use std::collections::VecDeque;
 
-/// mu-law silence.
-pub(super) const SILENCE: u8 = 0xFF;
 /// Bytes queued at most: ten minutes; Twilio drops what is more and warns (31931).
 const QUEUE_BYTES_MAX: usize = 4_800_000;
 

@@ -1,9 +1,8 @@
-//! When the caller speaks: a script advanced by 20 ms, knowing only what a caller would hear.
+//! When a caller speaks, on the phone or in a room: a script advanced by 20 ms, knowing only what a caller would hear.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::playout::SILENCE;
 use voiced_core::codec::{mulaw_encode, sample_from_mulaw};
 
 /// A caller's part. When it is over, the caller hangs up.
@@ -13,6 +12,45 @@ pub struct CallScript {
     pub steps: Vec<Step>,
     /// The call is given up after this, in ms.
     pub limit_ms: u64,
+}
+
+/// A line of the caller's: its name in the report, and 16-bit sound at 8 kHz.
+pub type Line = (String, Vec<i16>);
+
+/// Quiet after which a talking caller takes the agent to be done, in ms.
+const QUIET_MS: u64 = 600;
+/// A talking caller goes on after this, answered or not, in ms.
+const ANSWER_MS: u64 = 8_000;
+/// Of so many lines a talking caller says one over the agent, this long after it began, in ms.
+const INTERRUPTS_EVERY: usize = 3;
+const INTERRUPTS_AFTER_MS: u64 = 800;
+
+impl CallScript {
+    /// Lets the agent greet and then says line after line for so long, beginning at the `from`-th: two wait for the
+    /// agent's answer, the third is said over the answer to the second.
+    pub fn talk(lines: &[Line], from: usize, seconds: u64) -> Self {
+        let limit_ms = seconds * 1_000;
+        let listen = Step::Listen { quiet_ms: QUIET_MS, at_most_ms: ANSWER_MS };
+        let mut steps = vec![listen.clone()];
+        let mut planned_ms = 0;
+        for (count, (name, pcm8k)) in lines.iter().cycle().skip(from % lines.len().max(1)).enumerate() {
+            if planned_ms > limit_ms {
+                break;
+            }
+            planned_ms += pcm8k.len() as u64 / 8 + QUIET_MS;
+            let (pcm8k, label) = (pcm8k.clone(), name.clone());
+            let place = count % INTERRUPTS_EVERY;
+            if place == INTERRUPTS_EVERY - 1 {
+                steps.push(Step::SayOver { after_agent_ms: INTERRUPTS_AFTER_MS, pcm8k, label });
+            } else {
+                steps.push(Step::Say { pcm8k, label });
+            }
+            if place != INTERRUPTS_EVERY - 2 {
+                steps.push(listen.clone());
+            }
+        }
+        Self { steps, limit_ms }
+    }
 }
 
 /// One thing a caller does.
@@ -74,28 +112,30 @@ impl Sign {
     }
 }
 
+/// mu-law silence.
+pub(crate) const SILENCE: u8 = 0xFF;
 /// Bytes of one frame: 20 ms at 8 kHz.
-pub(super) const FRAME_BYTES: usize = 160;
+pub(crate) const FRAME_BYTES: usize = 160;
 /// Length of a frame, in ms.
-pub(super) const FRAME_MS: u64 = 20;
+pub(crate) const FRAME_MS: u64 = 20;
 /// Quiet after which the agent counts as having stopped, in ms: longer than the pauses between words.
 pub const PAUSE_MS: u64 = 300;
 /// Mean square above which 10 or 20 ms are audible: an RMS of 150, -47 dB of full scale.
-pub(super) const AUDIBLE_POWER: i64 = 150 * 150;
+pub(crate) const AUDIBLE_POWER: i64 = 150 * 150;
 
 /// Mean square of mu-law sound.
-pub(super) fn power(sound: &[u8]) -> i64 {
+pub(crate) fn power(sound: &[u8]) -> i64 {
     sound.iter().map(|&byte| i64::from(sample_from_mulaw(byte)).pow(2)).sum::<i64>() / sound.len().max(1) as i64
 }
 
 /// Whether mu-law sound is audible.
-pub(super) fn is_audible(sound: &[u8]) -> bool {
+pub(crate) fn is_audible(sound: &[u8]) -> bool {
     power(sound) > AUDIBLE_POWER
 }
 
 /// What a step of the script wants done now.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Cue {
+pub(crate) enum Cue {
     Start { label: String, over: bool },
     Stop,
     Dtmf(char),
@@ -105,16 +145,16 @@ pub(super) enum Cue {
 
 /// What the caller hears of the agent. Times in ms since the stream started.
 #[derive(Debug, Default)]
-pub(super) struct AgentHeard {
+pub(crate) struct AgentHeard {
     /// Start of the agent's latest stretch of speech.
-    pub(super) since_ms: Option<u64>,
+    pub(crate) since_ms: Option<u64>,
     /// End of the latest audible frame.
-    pub(super) last_ms: Option<u64>,
+    pub(crate) last_ms: Option<u64>,
 }
 
 /// What a frame of the agent's sound changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Change {
+pub(crate) enum Change {
     Nothing,
     Started,
     Stopped,
@@ -122,7 +162,7 @@ pub(super) enum Change {
 
 impl AgentHeard {
     /// Takes what was played in the frame that ends at `now_ms`.
-    pub(super) fn hear(&mut self, now_ms: u64, frame: &[u8]) -> Change {
+    pub(crate) fn hear(&mut self, now_ms: u64, frame: &[u8]) -> Change {
         let quiet_ms = self.last_ms.map(|last| now_ms - last);
         if is_audible(frame) {
             let started = quiet_ms.is_none_or(|quiet| quiet > PAUSE_MS);
@@ -140,7 +180,7 @@ impl AgentHeard {
 
 /// Plays a script.
 #[derive(Debug)]
-pub(super) struct Player {
+pub(crate) struct Player {
     steps: std::vec::IntoIter<Step>,
     step: Option<Step>,
     /// When the step began.
@@ -151,14 +191,14 @@ pub(super) struct Player {
 }
 
 impl Player {
-    pub(super) fn new(script: CallScript) -> Self {
+    pub(crate) fn new(script: CallScript) -> Self {
         let mut steps = script.steps.into_iter();
         let step = steps.next();
         Self { steps, step, since_ms: 0, saying: Vec::new(), said: 0 }
     }
 
     /// The caller's next 20 ms, which begin at `now_ms`.
-    pub(super) fn frame(&mut self, now_ms: u64, agent: &AgentHeard, cue: &mut impl FnMut(Cue)) -> [u8; FRAME_BYTES] {
+    pub(crate) fn frame(&mut self, now_ms: u64, agent: &AgentHeard, cue: &mut impl FnMut(Cue)) -> [u8; FRAME_BYTES] {
         self.advance(now_ms, agent, cue);
         let mut frame = [SILENCE; FRAME_BYTES];
         let rest = &self.saying[self.said..];

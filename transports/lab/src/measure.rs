@@ -6,11 +6,56 @@
 //! agent was quiet just before; a barge-in is over when the agent's last audible piece before its next pause has been
 //! played. Both channels share one clock, so every number is a difference of places in them.
 
-use super::script::{AUDIBLE_POWER, PAUSE_MS, is_audible, power};
-use super::{CallReport, Outcome};
+use crate::dialogue::{AUDIBLE_POWER, Cue, PAUSE_MS, is_audible, power};
 use std::io;
 use std::path::Path;
 use voiced_core::codec::sample_from_mulaw;
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The script came to its end.
+    CallerHungUp,
+    /// The stream was closed by the other side.
+    AgentHungUp,
+    /// The TwiML opened no stream: an apology was said.
+    Apology,
+    /// The script's limit came first.
+    LimitReached,
+}
+
+/// What came of a call, on the phone or in a room.
+#[derive(Clone, Debug)]
+pub struct CallReport {
+    /// The call's name at Twilio, or the room's.
+    pub call_sid: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Length of the stream, in ms.
+    pub duration_ms: u64,
+    /// Each thing said, in order, barge-ins included.
+    pub utterances: Vec<UtteranceReport>,
+    /// Each thing said over the agent.
+    pub barge_ins: Vec<BargeInReport>,
+    /// What was counted.
+    pub counts: Counts,
+    /// Both sides as the caller heard them.
+    pub recording: Recording,
+}
+
+impl CallReport {
+    pub(crate) fn unanswered(call_sid: &str) -> Self {
+        Self {
+            call_sid: call_sid.to_owned(),
+            outcome: Outcome::Apology,
+            duration_ms: 0,
+            utterances: Vec::new(),
+            barge_ins: Vec::new(),
+            counts: Counts::default(),
+            recording: Recording::default(),
+        }
+    }
+}
 
 /// Both sides of a call, mono mu-law at 8 kHz, from the stream's start.
 #[derive(Clone, Debug, Default)]
@@ -82,20 +127,20 @@ impl Recording {
 
 /// Something said, as the script had it.
 #[derive(Debug)]
-pub(super) struct Utterance {
-    pub(super) label: String,
-    pub(super) over: bool,
-    pub(super) from_ms: u64,
-    pub(super) until_ms: u64,
+pub(crate) struct Utterance {
+    pub(crate) label: String,
+    pub(crate) over: bool,
+    pub(crate) from_ms: u64,
+    pub(crate) until_ms: u64,
 }
 
 /// What a call gathers while it runs.
 #[derive(Debug, Default)]
-pub(super) struct Measured {
-    pub(super) caller: Vec<u8>,
-    pub(super) agent: Vec<u8>,
-    pub(super) utterances: Vec<Utterance>,
-    pub(super) counts: Counts,
+pub(crate) struct Measured {
+    pub(crate) caller: Vec<u8>,
+    pub(crate) agent: Vec<u8>,
+    pub(crate) utterances: Vec<Utterance>,
+    pub(crate) counts: Counts,
     clears_ms: Vec<u64>,
     dry_ms: Option<u64>,
 }
@@ -118,18 +163,31 @@ const ONSET_QUIET_MS: u64 = 200;
 const GAP_MS_MAX: u64 = 200;
 
 impl Measured {
-    pub(super) fn cleared(&mut self, at_ms: u64) {
+    /// The caller does as the script says; only speech is measured.
+    pub(crate) fn follow(&mut self, now_ms: u64, cue: &Cue) {
+        match cue {
+            Cue::Start { label, over } => self.utterances.push(Utterance { label: label.clone(), over: *over, from_ms: now_ms, until_ms: now_ms }),
+            Cue::Stop => {
+                if let Some(utterance) = self.utterances.last_mut() {
+                    utterance.until_ms = now_ms;
+                }
+            }
+            Cue::Dtmf(_) | Cue::ListenedInVain | Cue::HangUp => {}
+        }
+    }
+
+    pub(crate) fn cleared(&mut self, at_ms: u64) {
         self.counts.clears += 1;
         self.clears_ms.push(at_ms);
         self.dry_ms = None;
     }
 
-    pub(super) fn ran_dry(&mut self, at_ms: u64) {
+    pub(crate) fn ran_dry(&mut self, at_ms: u64) {
         self.dry_ms = Some(at_ms);
     }
 
     /// Sound was queued at the far end.
-    pub(super) fn queued(&mut self, at_ms: u64, was_empty: bool) {
+    pub(crate) fn queued(&mut self, at_ms: u64, was_empty: bool) {
         if let Some(dry_ms) = self.dry_ms.take()
             && was_empty
             && (1..=GAP_MS_MAX).contains(&(at_ms - dry_ms))
@@ -138,7 +196,7 @@ impl Measured {
         }
     }
 
-    pub(super) fn report(self, call_sid: &str, outcome: Outcome, duration_ms: u64) -> CallReport {
+    pub(crate) fn report(self, call_sid: &str, outcome: Outcome, duration_ms: u64) -> CallReport {
         let agent = Audible::of(&self.agent);
         let mut utterances = Vec::new();
         let mut barge_ins = Vec::new();
