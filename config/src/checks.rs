@@ -38,6 +38,7 @@ const URLS: &[(&str, &[&str])] = &[
     ("server.webhook_url", WEB),
     ("http.room_url", WEB),
     ("livekit.url", &["wss", "ws", "https", "http"]),
+    ("livekit.egress_endpoint", WEB),
     ("ema.api_url", WEB),
     ("providers.deepgram.base_url", WEB),
     ("providers.openai.base_url", WEB),

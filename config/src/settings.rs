@@ -55,6 +55,12 @@ pub struct Livekit {
     pub bridge_room_prefix: String,
     pub recording_dir: String,
     pub recording_retention_days: u32,
+    pub egress_path: String,
+    pub egress_bucket: String,
+    pub egress_region: String,
+    pub egress_endpoint: String,
+    pub egress_access_key: String,
+    pub egress_secret: String,
 }
 
 impl Livekit {

@@ -63,6 +63,8 @@ pub struct RoomHost {
     jobs: Mutex<BTreeMap<String, RunningJob>>,
     /// Rooms with a call of ours in them, by name.
     live: Mutex<BTreeMap<String, LiveRoom>>,
+    /// Recordings of the Egress service under way, by room.
+    egress: Mutex<BTreeMap<String, String>>,
     /// How our worker stands, once there is one.
     worker: OnceLock<(watch::Receiver<WorkerStatus>, Arc<WorkerCounters>)>,
     /// The audio threads' time at the last report: ticks and µs in them.
@@ -76,6 +78,8 @@ struct LiveRoom {
     orders: Option<mpsc::Sender<(String, SupervisorMode)>>,
     /// Ends the recording under way.
     recording: Option<Arc<AtomicBool>>,
+    /// The agent was sent out of a bridged call, which goes on without it.
+    without_agent: bool,
 }
 
 struct RunningJob {
@@ -103,6 +107,7 @@ impl RoomHost {
             recordings,
             jobs: Mutex::default(),
             live: Mutex::default(),
+            egress: Mutex::default(),
             worker: OnceLock::new(),
             measured: Mutex::default(),
         }))
@@ -147,7 +152,7 @@ impl RoomHost {
         let (watcher, watched) = mpsc::channel(WATCHED_MAX);
         let (requests, asked) = mpsc::channel(REQUESTS_MAX);
         let (orders_in, orders) = mpsc::channel(bridge::ORDERS_MAX);
-        self.live().insert(room.clone(), LiveRoom { requests: requests.clone(), orders: Some(orders_in), recording: None });
+        self.live().insert(room.clone(), LiveRoom { requests: requests.clone(), orders: Some(orders_in), recording: None, without_agent: false });
         let bridged = Bridged { call_sid: call.call_sid.clone(), from: call.from.clone(), to: call.to.clone(), requests, watched, orders };
         let host = Arc::clone(self);
         tokio::spawn(async move {

@@ -1,14 +1,17 @@
 //! What the HTTP side asks of rooms, answered by the server's API and by this host.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
+use voiced_core::conversation::Input;
 use voiced_core::packet::Packet;
 use voiced_events::deliver::unix_ms;
-use voiced_livekit::api::{self, ApiError};
-use voiced_livekit::token::{AgentDispatch, Grants as TokenGrants, ParticipantToken};
+use voiced_livekit::api::{self, ApiError, EgressFile, S3Bucket};
+use voiced_livekit::token::{AgentDispatch, Grants as TokenGrants, ParticipantToken, Secret};
 use voiced_livekit::webhook::{ParticipantKind, Received, WebhookKind};
 
 use super::RoomHost;
@@ -18,6 +21,8 @@ use crate::recording::Recorder;
 
 /// A room waits this long for its first participant.
 const EMPTY: std::time::Duration = std::time::Duration::from_mins(5);
+/// Recordings of the Egress service that are remembered: more than any server has rooms for. A forgotten one ends with its room.
+const EGRESS_MAX: usize = 10_000;
 
 #[async_trait]
 impl Rooms for RoomHost {
@@ -56,7 +61,15 @@ impl Rooms for RoomHost {
         Ok(there.into_iter().map(seen).collect())
     }
 
+    async fn agent_present(&self, room: &str) -> Result<bool, RoomsError> {
+        let without = self.live().get(room).is_some_and(|live| live.without_agent);
+        Ok(!without && self.participants(room).await?.iter().any(|participant| participant.kind == Kind::Agent))
+    }
+
     async fn dispatch(&self, room: &str, metadata: &str) -> Result<Dispatched, RoomsError> {
+        if self.agent_in_call(room, true).await? {
+            return Ok(Dispatched::Now);
+        }
         self.registered().await;
         match self.dispatch.dispatch(room, &self.agent(metadata)).await.map_err(told)? {
             api::Dispatched::Now(_) => Ok(Dispatched::Now),
@@ -65,6 +78,9 @@ impl Rooms for RoomHost {
     }
 
     async fn remove_agent(&self, room: &str) -> Result<(), RoomsError> {
+        if self.agent_in_call(room, false).await? {
+            return Ok(());
+        }
         self.dispatch.forget(room);
         let ours = self.api.list_dispatch(room).await.map_err(told)?;
         for dispatch in ours.iter().filter(|dispatch| dispatch.agent_name == self.settings.agent_name) {
@@ -81,6 +97,9 @@ impl Rooms for RoomHost {
     }
 
     async fn record(&self, room: &str, enable: bool) -> Result<(), RoomsError> {
+        if !self.settings.egress_path.is_empty() {
+            return self.record_by_egress(room, enable).await;
+        }
         if enable {
             return self.record_to(room, self.recordings.join(format!("{room}-{}.wav", unix_ms()))).await;
         }
@@ -108,6 +127,7 @@ impl Rooms for RoomHost {
             (WebhookKind::ParticipantLeft, Some(who)) => Happened::Left(who),
             (WebhookKind::RoomFinished, _) => {
                 self.dispatch.forget(&room);
+                self.egress().remove(&room);
                 Happened::Finished
             }
             _ => Happened::Other,
@@ -138,6 +158,65 @@ impl RoomHost {
         tracing::info!(room, path = %path.display(), "recording");
         let tap = move |side, packet: &Packet| !stop.load(Ordering::Relaxed) && recorder.take(side, packet);
         requests.send(Request::Tap(Box::new(tap))).await.map_err(|_| RoomsError::NotFound)
+    }
+
+    /// Lets the agent of a bridged call speak, or sends it out of it; false where no call of ours is bridged into this room.
+    async fn agent_in_call(&self, room: &str, may_speak: bool) -> Result<bool, RoomsError> {
+        let requests = {
+            let mut live = self.live();
+            let Some(live) = live.get_mut(room).filter(|live| live.orders.is_some()) else { return Ok(false) };
+            live.without_agent = !may_speak;
+            live.requests.clone()
+        };
+        requests.send(Request::Tell(Input::AgentMaySpeak(may_speak))).await.map_err(|_| RoomsError::NotFound)?;
+        Ok(true)
+    }
+
+    /// LiveKit's Egress service records the room, once at a time, whoever is in it.
+    async fn record_by_egress(&self, room: &str, enable: bool) -> Result<(), RoomsError> {
+        if !enable {
+            let under_way = self.egress().remove(room);
+            return match under_way {
+                Some(id) => self.api.stop_egress(room, &id).await.map(drop).map_err(told),
+                None => Ok(()),
+            };
+        }
+        if self.egress().contains_key(room) {
+            return Ok(());
+        }
+        let settings = &self.settings;
+        let bucket = (!settings.egress_bucket.is_empty()).then(|| S3Bucket {
+            name: settings.egress_bucket.clone(),
+            region: settings.egress_region.clone(),
+            endpoint: Some(settings.egress_endpoint.clone()).filter(|endpoint| !endpoint.is_empty()),
+            access_key: settings.egress_access_key.clone(),
+            secret: Secret::new(settings.egress_secret.clone()),
+        });
+        let path = settings.egress_path.replace("{room}", room).replace("{time}", &unix_ms().to_string());
+        let started = self.api.start_egress(room, &EgressFile { path, bucket }).await.map_err(told)?;
+        tracing::info!(room, egress = started.id, "recording by Egress");
+        let twice = {
+            let mut egress = self.egress();
+            if egress.len() >= EGRESS_MAX {
+                egress.pop_first();
+            }
+            // two who asked at once: the first recording goes on
+            match egress.entry(room.to_owned()) {
+                Entry::Occupied(_) => Some(started.id),
+                Entry::Vacant(place) => {
+                    place.insert(started.id);
+                    None
+                }
+            }
+        };
+        match twice {
+            Some(id) => self.api.stop_egress(room, &id).await.map(drop).map_err(told),
+            None => Ok(()),
+        }
+    }
+
+    fn egress(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.egress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn agent(&self, metadata: &str) -> AgentDispatch {

@@ -256,7 +256,7 @@ impl RoomCall {
             agent_alone: false,
         };
         let task = self.host.sessions.take(call, Line { from, to })?;
-        self.host.live().insert(self.name.clone(), LiveRoom { requests: requests.clone(), orders: None, recording: None });
+        self.host.live().insert(self.name.clone(), LiveRoom { requests: requests.clone(), orders: None, recording: None, without_agent: false });
         Ok(Live { from: from_sender, to: to_receiver, watched, requests, task, show: Show::new(self.room.clone()) })
     }
 

@@ -117,6 +117,29 @@ async fn a_supervisor_whispers_to_the_agent_and_takes_its_place() {
 }
 
 #[tokio::test]
+async fn an_agent_that_is_sent_out_of_a_phone_call_is_silent_until_it_is_called_back() {
+    let Some(venue) = Venue::open().await else { return };
+    let asked = Asked::default();
+    let host = Arc::new(venue.host(listening(&asked), &[("VOICED_LIVEKIT__BRIDGE_ENABLED", "true"), ("VOICED_TURN__SILENCE_MS", "0")]).await);
+    let (out, back) = (Sign::default(), Sign::default());
+    let line = || say("My kitchen sink is leaking.");
+    let steps = vec![listen(), wait_for(&out), line(), Step::Wait { ms: 3_000 }, wait_for(&back), line(), listen(), Step::HangUp];
+    let (report, room) = phone_call(&host, steps).await;
+    let agent = async |enable: bool| post(&host, &format!("/room/{room}/agent"), json!({ "enable": enable })).await;
+    until("the room is there and its agent out", async || agent(false).await.0 == 200).await;
+    out.give();
+    let story = async || story::taken(&host, room.trim_start_matches("twilio-")).into_iter().filter(|event| event.body["event_type"] == "utterance").count();
+    until("the caller's line is told", async || story().await == 2).await;
+    assert!(asked.lock().expect("nobody panicked").is_empty(), "the agent was asked although it was out");
+    assert_eq!(agent(true).await, (200, json!({ "roomName": room, "enabled": true })));
+    back.give();
+    let report = report.await.expect("the call ends");
+    assert_eq!(asked.lock().expect("nobody panicked").len(), 1, "it was called back");
+    let story = story::of(&host, &report.call_sid).await;
+    assert_eq!(story.agent().len(), 2, "the greeting, and the answer: {:?}", story.said());
+}
+
+#[tokio::test]
 async fn a_room_that_cannot_be_reached_does_not_cost_the_caller_the_call() {
     let Some(venue) = Venue::open().await else { return };
     let asked = Asked::default();

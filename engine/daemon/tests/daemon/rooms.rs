@@ -125,6 +125,23 @@ async fn twenty_rooms_at_once_are_each_greeted_and_each_told() {
     }
 }
 
+#[tokio::test]
+async fn a_server_without_egress_says_so_and_the_call_goes_on() {
+    let Some(venue) = Venue::open().await else { return };
+    let host = venue.host(repairs(), &[("VOICED_LIVEKIT__EGRESS_PATH", "/out/{room}-{time}.ogg")]).await;
+    let sink = venue.line("My kitchen sink is leaking.");
+    let (room, token) = session(&host, "ann", json!({})).await;
+    let mut ann = venue.joins(token).await;
+    agent_sounds(&mut ann, true).await;
+    agent_sounds(&mut ann, false).await;
+    let (status, body) = post(&host, &format!("/room/{room}/recording"), json!({ "enable": true })).await;
+    assert_eq!(status, 503, "{body}");
+    assert!(body.to_string().contains("egress"), "{body}");
+    ann.send(&sink).expect("ann speaks");
+    agent_sounds(&mut ann, true).await;
+    assert_eq!(post(&host, &format!("/room/{room}/recording"), json!({ "enable": false })).await.0, 200, "nothing is under way");
+}
+
 /// A port that was free a moment ago.
 fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
