@@ -17,7 +17,8 @@ use voiced_livekit::{LiveKit, MediaSettings};
 use crate::host::Host;
 use crate::people::{PACKET, Person};
 use crate::process::{percentile, rounded};
-use crate::{Stage, probe, voice};
+use crate::voice::Voice;
+use crate::{Stage, probe};
 
 /// Chirps that the caller says.
 const CHIRPS: u32 = 50;
@@ -60,7 +61,7 @@ pub async fn run(stage: &Stage) -> Result<Value> {
     let sent: Vec<Instant> = (1..=packets as u32).map(|number| said + PACKET * number).collect();
     let delays = probe::delays_ms(&sent, &Heard::decode(listener.take_heard())?, LATE);
     ensure!(!delays.is_empty(), "no chirp was found in the room");
-    let opus_us = opus_us_per_packet(stage)?;
+    let opus_us = opus_us_per_packet(&stage.voice)?;
     let per_s = 1.0 / PACKET.as_secs_f64();
     Ok(json!({
         "found": delays.len(), "of": CHIRPS, "to_room_ms": { "p50": percentile(&delays, 50), "p95": percentile(&delays, 95) },
@@ -70,8 +71,8 @@ pub async fn run(stage: &Stage) -> Result<Value> {
 }
 
 /// What a packet of mu-law would cost on its way to Opus.
-fn opus_us_per_packet(stage: &Stage) -> Result<f64> {
-    let speech = voice::speech(stage.options.speech.as_deref(), 8_000)?;
+fn opus_us_per_packet(voice: &Voice) -> Result<f64> {
+    let speech = voice.speech(8_000);
     let mut bytes = vec![0; speech.len()];
     mulaw_encode(&speech, &mut bytes);
     let (mut encoder, mut to_48k) = (OpusEncoder::new()?, Resampler::new(8_000, 48_000));

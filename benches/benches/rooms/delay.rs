@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use voiced_benches::{Chirps, Heard};
 use voiced_core::codec::sample_from_f32;
+use voiced_core::packet::Packet;
 use voiced_livekit::{LiveKit, MediaSettings};
 
 use crate::people::{self, Person};
@@ -25,33 +26,35 @@ pub async fn run(stage: &Stage) -> Result<Value> {
     let packets = voice::packets(&sound)?;
     let livekit = LiveKit::start(MediaSettings::default())?;
     let mut rows = Vec::new();
-    let mut alone = None;
     for subject in Subject::ALL {
-        eprintln!("  {}", subject.name());
-        let rooms = rooms("delay", subject, ROOMS);
-        let echo = subject.start(stage, &rooms).await?;
-        let mut people = Vec::new();
-        for room in &rooms {
-            people.push(Person::join(&livekit, &stage.server, &stage.server.url(), room, "echo").await?);
-        }
-        let mut numbered = 0;
-        people::warm_up(&people, &packets, &mut numbered).await?;
-        let lasting = people::PACKET * packets.len() as u32;
-        let sent = people::speak(&people, &packets, &mut numbered, lasting).await;
-        tokio::time::sleep(LATE).await;
-        drop(echo);
-        let mut delays = Vec::new();
-        for person in &people {
-            delays.extend(probe::delays_ms(&sent, &Heard::decode(person.take_heard())?, LATE));
-        }
-        ensure!(!delays.is_empty(), "{}: no chirp was found again", subject.name());
-        let p50 = percentile(&delays, 50);
-        // a way without an ear and an encoder: server, network and transport
-        let alone_ms = *alone.get_or_insert(p50);
-        rows.push(json!({
-            "who": subject.name(), "found": delays.len(), "of": CHIRPS as usize * ROOMS, "p50_ms": p50, "p95_ms": percentile(&delays, 95),
-            "added_ms": p50.zip(alone_ms).map(|(all, alone)| rounded(all - alone, 1)),
-        }));
+        rows.extend(subject.row(measure(stage, &livekit, &packets, subject).await));
+    }
+    // a way without an ear and an encoder: server, network and transport
+    let alone_ms = rows.iter().find(|row| row["who"] == Subject::Packets.name()).and_then(|row| row["p50_ms"].as_f64());
+    for row in &mut rows {
+        let all_ms = row["p50_ms"].as_f64();
+        row["added_ms"] = all_ms.zip(alone_ms).map(|(all, alone)| rounded(all - alone, 1)).into();
     }
     Ok(rows.into())
+}
+
+async fn measure(stage: &Stage, livekit: &LiveKit, packets: &[Packet], subject: Subject) -> Result<Value> {
+    let rooms = rooms("delay", subject, ROOMS);
+    let echo = subject.start(stage, &rooms).await?;
+    let people = Person::join_each(livekit, &stage.server, &rooms, "echo").await?;
+    let mut numbered = 0;
+    people::warm_up(&people, packets, &mut numbered).await?;
+    let lasting = people::PACKET * packets.len() as u32;
+    let sent = people::speak(&people, packets, &mut numbered, lasting).await;
+    tokio::time::sleep(LATE).await;
+    drop(echo);
+    let mut delays = Vec::new();
+    for person in &people {
+        delays.extend(probe::delays_ms(&sent, &Heard::decode(person.take_heard())?, LATE));
+    }
+    ensure!(!delays.is_empty(), "no chirp was found again");
+    Ok(json!({
+        "who": subject.name(), "found": delays.len(), "of": CHIRPS as usize * ROOMS,
+        "p50_ms": percentile(&delays, 50), "p95_ms": percentile(&delays, 95),
+    }))
 }

@@ -87,10 +87,8 @@ async fn echo_through(mut port: CallPort, room: Room, mut events: mpsc::Receiver
         tokio::select! {
             event = events.recv() => match event {
                 Some(RoomEvent::TrackSubscribed { track, .. }) => {
-                    // the same room may have had another person before
-                    let _ = port.commands.push(Command::GuestLeft(GUEST));
                     let Ok(mut guest) = port.join(GUEST, Codec::Opus) else { continue };
-                    let _ = port.commands.push(Command::Guest { id: GUEST, to_caller: true, to_agent: false });
+                    let _ = port.commands.push(Command::Guest { id: GUEST, to_caller: true, to_agent: false }); // a fresh call's ring is empty
                     room.listen(&track.sid, Box::new(move |packet| _ = guest.packets.push(packet)));
                 }
                 Some(_) => {}

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use voiced_benches::{Heard, quality};
 use voiced_core::codec::f32_from_sample;
+use voiced_core::packet::Packet;
 use voiced_lab::livekit::Road;
 use voiced_livekit::{LiveKit, MediaSettings};
 
@@ -24,40 +25,43 @@ const SAID: Duration = Duration::from_secs(24);
 const LATE: Duration = Duration::from_millis(800);
 
 pub async fn run(stage: &Stage) -> Result<Value> {
-    let speech = stage.options.speech.as_deref();
-    let packets = voice::packets(&voice::speech(speech, 48_000)?)?;
-    let said: Vec<f32> = voice::speech(speech, 16_000)?.into_iter().map(f32_from_sample).collect();
+    let packets = voice::packets(&stage.voice.speech(48_000))?;
+    let said: Vec<f32> = stage.voice.speech(16_000).into_iter().map(f32_from_sample).collect();
     let livekit = LiveKit::start(MediaSettings::default())?;
     let mut rows = Vec::new();
     for subject in [Subject::Engine, Subject::Sdk] {
-        eprintln!("  {}", subject.name());
-        let rooms = rooms("loss", subject, LOSSES.len() * SEEDS.len());
-        let echo = subject.start(stage, &rooms).await?;
-        let (mut people, mut roads) = (Vec::new(), Vec::new());
-        for (room, number) in rooms.iter().zip(0..) {
-            let road = Road::open(&stage.server, LOSSES[number / SEEDS.len()], SEEDS[number % SEEDS.len()]).await?;
-            people.push(Person::join(&livekit, &stage.server, road.url(), room, "echo").await?);
-            roads.push(road);
+        let measured = measure(stage, &livekit, &packets, &said, subject).await;
+        rows.extend(subject.row(measured).into_iter().flat_map(|rows| rows.as_array().cloned().unwrap_or_default()));
+    }
+    Ok(rows.into())
+}
+
+async fn measure(stage: &Stage, livekit: &LiveKit, packets: &[Packet], said: &[f32], subject: Subject) -> Result<Value> {
+    let rooms = rooms("loss", subject, LOSSES.len() * SEEDS.len());
+    let echo = subject.start(stage, &rooms).await?;
+    let (mut people, mut roads) = (Vec::new(), Vec::new());
+    for (number, room) in rooms.iter().enumerate() {
+        let road = Road::open(&stage.server, LOSSES[number / SEEDS.len()], SEEDS[number % SEEDS.len()]).await?;
+        people.push(Person::join(livekit, &stage.server, road.url(), room, "echo").await?);
+        roads.push(road);
+    }
+    let mut numbered = 0;
+    people::warm_up(&people, packets, &mut numbered).await?;
+    let sent = people::speak(&people, packets, &mut numbered, SAID).await;
+    tokio::time::sleep(LATE).await;
+    drop(echo);
+    let mut rows = Vec::new();
+    for (loss_percent, (people, roads)) in LOSSES.iter().zip(people.chunks(SEEDS.len()).zip(roads.chunks(SEEDS.len()))) {
+        let (passed, lost) = roads.iter().map(Road::counts).fold((0, 0), |sum, road| (sum.0 + road.0, sum.1 + road.1));
+        ensure!(passed > 0, "no sound took the bad road");
+        let mut lsd_db = 0.0;
+        for person in people {
+            lsd_db += distance(said, &sent, &Heard::decode(person.take_heard())?)? / SEEDS.len() as f32;
         }
-        let mut numbered = 0;
-        people::warm_up(&people, &packets, &mut numbered).await?;
-        let sent = people::speak(&people, &packets, &mut numbered, SAID).await;
-        tokio::time::sleep(LATE).await;
-        drop(echo);
-        let mut distances = Vec::new();
-        for person in &people {
-            distances.push(distance(&said, &sent, &Heard::decode(person.take_heard())?)?);
-        }
-        for (at, loss_percent) in LOSSES.iter().enumerate() {
-            let of_loss = at * SEEDS.len()..(at + 1) * SEEDS.len();
-            let (passed, lost) = roads[of_loss.clone()].iter().map(Road::counts).fold((0, 0), |sum, road| (sum.0 + road.0, sum.1 + road.1));
-            anyhow::ensure!(passed > 0, "no sound took the bad road");
-            let lsd_db = distances[of_loss].iter().sum::<f32>() / SEEDS.len() as f32;
-            rows.push(json!({
-                "who": subject.name(), "loss_percent": loss_percent, "lsd_db": rounded(lsd_db.into(), 2),
-                "lost_percent": rounded(lost as f64 * 100.0 / (passed + lost) as f64, 1),
-            }));
-        }
+        rows.push(json!({
+            "who": subject.name(), "loss_percent": loss_percent, "lsd_db": rounded(lsd_db.into(), 2),
+            "lost_percent": rounded(lost as f64 * 100.0 / (passed + lost) as f64, 1),
+        }));
     }
     Ok(rows.into())
 }

@@ -39,6 +39,8 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
 use voiced_lab::livekit::{Peer, Server};
 
+use voice::Voice;
+
 /// The parts, in the order in which they run.
 const PARTS: [&str; 5] = ["chain", "transport", "loss", "delay", "bridge"];
 
@@ -53,7 +55,8 @@ struct Options {
 struct Stage {
     server: Server,
     python: PathBuf,
-    options: Options,
+    voice: Voice,
+    rooms: Vec<usize>,
 }
 
 fn main() -> ExitCode {
@@ -83,9 +86,10 @@ async fn measure(options: Options) -> Result<()> {
         }
     };
     let begun = Instant::now();
-    let stage = Stage { server: Server::start(&binary, None).await?, python, options };
+    let voice = Voice::of(options.speech.as_deref())?;
+    let stage = Stage { server: Server::start(&binary, None).await?, python, voice, rooms: options.rooms };
     let mut results = Map::from_iter([("machine".to_owned(), process::machine())]);
-    for part in PARTS.iter().filter(|part| stage.options.parts.contains(**part)) {
+    for part in PARTS.iter().filter(|part| options.parts.contains(**part)) {
         let since = Instant::now();
         eprintln!("{part} …");
         let result = match *part {

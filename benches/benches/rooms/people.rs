@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use futures_util::future::try_join_all;
 use tokio::sync::oneshot;
 use voiced_core::packet::{Codec, Packet};
 use voiced_lab::livekit::Server;
@@ -51,6 +52,12 @@ impl Person {
         });
         tokio::time::timeout(PATIENCE, is_connected).await.context("no connection in time")?.context("the room ended at once")?;
         Ok(Self { room, heard })
+    }
+
+    /// One in each of these rooms, straight at the server.
+    pub async fn join_each(livekit: &LiveKit, server: &Server, rooms: &[String], whom: &'static str) -> Result<Vec<Self>> {
+        let url = server.url();
+        try_join_all(rooms.iter().map(|room| Self::join(livekit, server, &url, room, whom))).await
     }
 
     /// Everything heard since the last call.

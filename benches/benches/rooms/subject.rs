@@ -1,6 +1,7 @@
 //! The echoes that are compared: ours without and with the engine, and the official Python SDK's.
 
 use anyhow::{Context, Result};
+use serde_json::Value;
 use voiced_lab::livekit::{Peer, PeerSettings};
 
 use crate::Stage;
@@ -28,8 +29,14 @@ impl Subject {
         }
     }
 
+    /// Its row; none, after a word why, where it could not be measured: the others still can.
+    pub fn row(self, measured: Result<Value>) -> Option<Value> {
+        measured.inspect_err(|error| eprintln!("  {}: {error:#}", self.name())).ok()
+    }
+
     /// Starts an echo that is in all of these rooms.
     pub async fn start(self, stage: &Stage, rooms: &[String]) -> Result<Peer> {
+        eprintln!("  {}", self.name());
         let tokens: Result<Vec<String>, _> = rooms.iter().map(|room| stage.server.token(room, "echo").to_jwt()).collect();
         let program = if self == Self::Sdk { stage.python.clone() } else { std::env::current_exe()? };
         let settings =

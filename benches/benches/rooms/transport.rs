@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
+use voiced_core::packet::Packet;
 use voiced_lab::livekit::Peer;
 use voiced_livekit::{LiveKit, MediaSettings};
 
@@ -13,7 +14,7 @@ use crate::subject::{Subject, rooms};
 use crate::{Stage, voice};
 
 /// Rooms of each echo: enough to divide by, few enough that server and callers keep up beside it.
-const OURS: usize = 20;
+const OURS: usize = 16;
 const THEIRS: usize = 6;
 /// After the first echo, until everybody's connections have settled.
 const SETTLE: Duration = Duration::from_secs(3);
@@ -22,38 +23,38 @@ const MEASURED: Duration = Duration::from_secs(12);
 const ECHOED_MIN: f64 = 0.9;
 
 pub async fn run(stage: &Stage) -> Result<Value> {
-    let packets = voice::packets(&voice::speech(stage.options.speech.as_deref(), 48_000)?)?;
+    let packets = voice::packets(&stage.voice.speech(48_000))?;
     let livekit = LiveKit::start(MediaSettings::default())?;
     let mut rows = Vec::new();
     for subject in Subject::ALL {
-        eprintln!("  {}", subject.name());
-        let count = if subject == Subject::Sdk { THEIRS } else { OURS };
-        let rooms = rooms("transport", subject, count);
-        let echo = subject.start(stage, &rooms).await?;
-        let mut people = Vec::new();
-        for room in &rooms {
-            people.push(Person::join(&livekit, &stage.server, &stage.server.url(), room, "echo").await?);
-        }
-        let mut numbered = 0;
-        people::warm_up(&people, &packets, &mut numbered).await?;
-        people::speak(&people, &packets, &mut numbered, SETTLE).await;
-        for person in &people {
-            drop(person.take_heard());
-        }
-        let (cpu_before, since) = (cpu_s(echo.id())?, Instant::now());
-        let sent = people::speak(&people, &packets, &mut numbered, MEASURED).await.len() * count;
-        let used_s = (cpu_s(echo.id())? - cpu_before) / since.elapsed().as_secs_f64();
-        let memory_kb = rss_kb(echo.id())? - memory_before(&echo);
-        let echoed = people.iter().map(Person::heard).sum::<usize>() as f64 / sent as f64;
-        let percent = used_s * 100.0 / count as f64;
-        rows.push(json!({
-            "who": subject.name(), "participants": count, "cpu_percent": rounded(percent, 3), "rss_kb": rounded(memory_kb / count as f64, 0),
-            "calls_per_core": rounded(100.0 / percent.max(0.001), 0), "echoed_percent": rounded(echoed * 100.0, 1),
-        }));
-        // a voice has pauses in which an encoder sends nothing
-        ensure!(subject != Subject::Packets || echoed > ECHOED_MIN, "only {:.0} % of the packets came back", echoed * 100.0);
+        rows.extend(subject.row(measure(stage, &livekit, &packets, subject).await));
     }
     Ok(rows.into())
+}
+
+async fn measure(stage: &Stage, livekit: &LiveKit, packets: &[Packet], subject: Subject) -> Result<Value> {
+    let count = if subject == Subject::Sdk { THEIRS } else { OURS };
+    let rooms = rooms("transport", subject, count);
+    let echo = subject.start(stage, &rooms).await?;
+    let people = Person::join_each(livekit, &stage.server, &rooms, "echo").await?;
+    let mut numbered = 0;
+    people::warm_up(&people, packets, &mut numbered).await?;
+    people::speak(&people, packets, &mut numbered, SETTLE).await;
+    for person in &people {
+        drop(person.take_heard());
+    }
+    let (cpu_before, since) = (cpu_s(echo.id())?, Instant::now());
+    let sent = people::speak(&people, packets, &mut numbered, MEASURED).await.len() * count;
+    let used = (cpu_s(echo.id())? - cpu_before) / since.elapsed().as_secs_f64();
+    let memory_kb = rss_kb(echo.id())? - memory_before(&echo);
+    let echoed = people.iter().map(Person::heard).sum::<usize>() as f64 / sent as f64;
+    // a voice that is encoded again has pauses in which nothing is sent
+    ensure!(subject != Subject::Packets || echoed > ECHOED_MIN, "only {:.0} % of the packets came back", echoed * 100.0);
+    let percent = used * 100.0 / count as f64;
+    Ok(json!({
+        "who": subject.name(), "participants": count, "cpu_percent": rounded(percent, 3), "rss_kb": rounded(memory_kb / count as f64, 0),
+        "calls_per_core": rounded(100.0 / percent.max(0.001), 0), "echoed_percent": rounded(echoed * 100.0, 1),
+    }))
 }
 
 fn memory_before(echo: &Peer) -> f64 {

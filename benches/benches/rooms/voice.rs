@@ -22,14 +22,24 @@ const LINES: [&str; 8] = [
     "Could you tell me what it will cost?",
 ];
 
-/// The lines at 8 kHz, as a dialogue has them.
-pub fn lines(folder: Option<&Path>) -> Result<Vec<Line>> {
-    Ok(recordings(folder)?.into_iter().map(|(name, rate, sound)| (name, at_rate(&sound, rate, 8_000))).collect())
-}
+/// What callers say, at the rate at which it was recorded.
+pub struct Voice(Vec<(String, u32, Vec<i16>)>);
 
-/// All lines one after another, at this rate.
-pub fn speech(folder: Option<&Path>, hz: u32) -> Result<Vec<i16>> {
-    Ok(recordings(folder)?.into_iter().flat_map(|(_, rate, sound)| at_rate(&sound, rate, hz)).collect())
+impl Voice {
+    /// The recordings of a folder, or the offline voice.
+    pub fn of(folder: Option<&Path>) -> Result<Self> {
+        folder.map_or_else(spoken, read).map(Self)
+    }
+
+    /// The lines at 8 kHz, as a dialogue has them.
+    pub fn lines(&self) -> Vec<Line> {
+        self.0.iter().map(|(name, rate, sound)| (name.clone(), at_rate(sound, *rate, 8_000))).collect()
+    }
+
+    /// All lines one after another, at this rate.
+    pub fn speech(&self, hz: u32) -> Vec<i16> {
+        self.0.iter().flat_map(|(_, rate, sound)| at_rate(sound, *rate, hz)).collect()
+    }
 }
 
 /// Sound at 48 kHz in packets of 20 ms.
@@ -41,13 +51,6 @@ pub fn packets(at_48k: &[i16]) -> Result<Vec<Packet>> {
         Packet::new(Codec::Opus, number as u32, number as u32 * 20, &bytes[..len]).context("an encoder's packet fits")
     };
     at_48k.chunks_exact(ENCODED_LEN).enumerate().map(packet).collect()
-}
-
-fn recordings(folder: Option<&Path>) -> Result<Vec<(String, u32, Vec<i16>)>> {
-    match folder {
-        Some(folder) => read(folder),
-        None => spoken(),
-    }
 }
 
 fn spoken() -> Result<Vec<(String, u32, Vec<i16>)>> {

@@ -4,8 +4,8 @@ use voiced_lab::livekit::{Road, Server, or_skip};
 use voiced_lab::phone::{CallReport, CallScript, Outcome, Step};
 use voiced_lab::room::{Invitation, RoomCaller};
 
-/// Longer than a busy machine takes to connect two callers, in ms.
-const ANSWER_MS: u64 = 15_000;
+/// Half seconds of tone: longer, with their pauses, than a busy machine needs to connect the other caller.
+const BURSTS: usize = 8;
 const LIMIT_MS: u64 = 30_000;
 
 #[tokio::test]
@@ -15,10 +15,9 @@ async fn two_callers_in_a_room_hear_each_other_over_a_road_that_loses_packets() 
     let road = Road::open(&server, 20, 1).await.expect("a road");
     let callers = RoomCaller::start(1).expect("a media thread");
     let invite = |identity: &str| Invitation { url: road.url().to_owned(), token: server.token("talk", identity).to_jwt().expect("a token") };
-    // each speaks until the other has been heard; who hears knows that the other's connections are up
     let (ann, bob) = tokio::join!(callers.call(invite("ann"), talkative()), callers.call(invite("bob"), talkative()));
     for report in [ann.expect("ann's call"), bob.expect("bob's call")] {
-        assert!(matches!(report.outcome, Outcome::CallerHungUp | Outcome::AgentHungUp | Outcome::LimitReached), "{:?}", report.outcome);
+        assert_eq!(report.outcome, Outcome::CallerHungUp);
         assert!(loud_ms(&report) > 500, "{} ms of the other were heard", loud_ms(&report));
     }
     let (passed, lost) = road.counts();
@@ -26,12 +25,11 @@ async fn two_callers_in_a_room_hear_each_other_over_a_road_that_loses_packets() 
     assert!(passed > 100 && (0.1..0.3).contains(&share), "{lost} of {}", passed + lost);
 }
 
-/// Half a second of tone and of silence, ten times, and then quiet until the limit.
+/// Half a second of tone and of silence, again and again.
 fn talkative() -> CallScript {
     let tone = || (0..4_000u32).map(|at| (8_000.0 * (at as f32 * 0.4).sin()) as i16).collect();
     let burst = |number: usize| [Step::Say { pcm8k: tone(), label: number.to_string() }, Step::Wait { ms: 500 }];
-    let mut steps: Vec<Step> = (0..10).flat_map(burst).collect();
-    steps.push(Step::Listen { quiet_ms: 1_000, at_most_ms: ANSWER_MS });
+    let mut steps: Vec<Step> = (0..BURSTS).flat_map(burst).collect();
     steps.push(Step::HangUp);
     CallScript { steps, limit_ms: LIMIT_MS }
 }

