@@ -88,47 +88,4 @@ mod tests {
         }
         assert_eq!(chirps.find(20, &sound), None);
     }
-
-    #[test]
-    fn print_likeness() {
-        use voiced_core::codec::opus::*;
-        let sound = Chirps::at(48_000).sound(60);
-        let mut enc = OpusEncoder::new().unwrap();
-        let mut dec = OpusDecoder::new().unwrap();
-        let mut heard = Vec::new();
-        for round in 0..1 {
-            let _ = round;
-            for part in sound.chunks_exact(960) {
-                let pcm: Vec<i16> = part.iter().map(|s| (s * 32767.0) as i16).collect();
-                let mut b = [0; 640];
-                let n = enc.encode(&pcm, &mut b);
-                let mut out = [0.0; DECODED_LEN_MAX];
-                let m = dec.decode(&b[..n], &mut out);
-                heard.extend_from_slice(&out[..m]);
-            }
-        }
-        let at8: Vec<f32> = heard.iter().copied().step_by(2).collect();
-        let c = Chirps::at(8_000);
-        let mut all = Vec::new();
-        for n in 0..60u32 {
-            let chirp = c.one(n);
-            let own: f32 = chirp.iter().map(|s| s * s).sum();
-            let place = n as usize * 1600;
-            let like = |from: usize| {
-                let part = &at8[from..(from + 1600).min(at8.len())];
-                let (mut p, mut q) = (0.0, 0.0);
-                for (h, s) in part.iter().zip(&chirp) {
-                    p += h * s;
-                    q += h * h;
-                }
-                p / (q * own).sqrt()
-            };
-            let best = (place..(place + 200).min(at8.len().saturating_sub(1600))).map(|f| (f - place, like(f))).max_by(|a, b| a.1.total_cmp(&b.1));
-            let other = (0..at8.len() - 1600).step_by(4).filter(|f| f.abs_diff(place) > 1000).map(like).fold(0.0f32, f32::max);
-            all.push((n, best, other));
-        }
-        for x in all {
-            println!("{x:?}");
-        }
-    }
 }
