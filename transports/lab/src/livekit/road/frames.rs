@@ -78,7 +78,7 @@ mod tests {
             let mut masked = payload.to_vec();
             unmask(&mut masked, mask);
             let len = payload.len() as u16;
-            [&[0x82, 0x80 | 126][..], &len.to_be_bytes(), &mask, &masked].concat()
+            [&[0x82, 0x80 | 0x7e][..], &len.to_be_bytes(), &mask, &masked].concat()
         };
         let stream = [&b"GET / HTTP/1.1\r\n\r\n"[..], &frame(&[b'a'; 200]), &frame(b"bad")].concat();
         let expected = [&b"GET / HTTP/1.1\r\n\r\n"[..], &frame(&[b'A'; 200]), &frame(b"BAD")].concat();
