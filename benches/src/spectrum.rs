@@ -103,7 +103,9 @@ mod tests {
         let mut speech = Speech::new(16_000, 0);
         let mut said: Vec<f32> = (0..BLOCK * 4).map(|_| speech.next_sample()).collect();
         let peak = said.iter().fold(0.0_f32, |peak, sample| peak.max(sample.abs()));
-        said.iter_mut().for_each(|sample| *sample *= 0.9 / peak);
+        for sample in &mut said {
+            *sample *= 0.9 / peak;
+        }
         let mut heard = vec![0.0; 1_234];
         heard.extend(&said);
         heard.resize(heard.len() + BLOCK, 0.0);
