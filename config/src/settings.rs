@@ -1,7 +1,7 @@
 //! The shape of the settings; units and reasons stand in `default.toml`.
 #![allow(missing_docs)] // each key is documented in default.toml, once
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 /// All settings.
 #[derive(Clone, Deserialize)]
@@ -112,8 +112,11 @@ pub struct Events {
 
 #[derive(Clone, Debug, Deserialize)]
 pub struct Agent {
+    #[serde(deserialize_with = "chain")]
     pub stt: String,
+    #[serde(deserialize_with = "chain")]
     pub llm: String,
+    #[serde(deserialize_with = "chain")]
     pub tts: String,
     pub prompt: String,
     pub greeting: String,
@@ -124,6 +127,21 @@ pub struct Agent {
     pub silence_prompts: Vec<String>,
     pub goodbye: String,
     pub apology: String,
+    pub filler: String,
+}
+
+/// One descriptor, or a list of them, best first: kept with commas between them.
+fn chain<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMany {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match OneOrMany::deserialize(deserializer)? {
+        OneOrMany::One(one) => one,
+        OneOrMany::Many(many) => many.join(", "),
+    })
 }
 
 #[derive(Clone, Deserialize)]

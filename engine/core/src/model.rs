@@ -75,6 +75,8 @@ pub enum SttEvent {
     Final(String),
     /// Everything sent before our request to finalise is settled.
     Finalized,
+    /// Another provider hears on, beginning with the sound that was not settled; the text says why. Words take longer now.
+    Switched(String),
     /// The session is over; the text says why and names the provider.
     Failed(String),
 }
@@ -123,6 +125,10 @@ pub struct LlmRequest {
     pub stage: String,
     /// The heard conversation, the caller's newest turn last.
     pub history: Vec<Message>,
+    /// What the agent has said of this answer already, when a model broke off: only what follows is asked for.
+    pub begun: String,
+    /// How many times this answer was asked for before: a chain of models begins with another one each time.
+    pub tries: u32,
 }
 
 /// What a text-to-speech session says; phrases come in the order they were asked for.

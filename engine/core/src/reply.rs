@@ -61,6 +61,11 @@ impl Reply {
         self.number(cut)
     }
 
+    /// A phrase of its own, before all text that is no phrase yet.
+    pub fn interject(&mut self, text: &str) -> Vec<(u32, String)> {
+        self.number(vec![text.to_owned()])
+    }
+
     /// No more text; returns the last phrases to be spoken.
     pub fn complete(&mut self) -> Vec<(u32, String)> {
         let mut cut = Vec::new();

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use voiced_config::{Agent as Profile, Settings};
 use voiced_core::conversation;
 use voiced_core::frame::Rate;
@@ -13,35 +13,33 @@ use voiced_core::leg::LegSettings;
 use voiced_core::script::Script;
 use voiced_models_local::denoise::DenoiseKind;
 use voiced_models_local::weights::Weights;
-use voiced_models_remote::llm::Llm;
-use voiced_models_remote::stt::Stt;
-use voiced_models_remote::tts::Tts;
+use voiced_models_remote::breaker::Breaker;
+use voiced_models_remote::chain::Link;
+use voiced_models_remote::chain::llm::LlmChain;
+use voiced_models_remote::chain::tts::TtsChain;
+use voiced_models_remote::stt::{Stt, SttFeed};
 
 use crate::providers::Providers;
 
 /// Agents kept for the next call of the same profile: a host serves a handful of profiles, a job may bring any.
 const KEPT_MAX: usize = 32;
 
-/// What speech to text is fed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SttFeed {
-    /// The line's own mu-law packets, all of them.
-    Line,
-    /// What the leg heard at 16 kHz, all of it.
-    Heard,
-    /// What the leg heard at 16 kHz, while someone speaks.
-    Turns,
-}
-
 /// Everything that a call needs to talk.
 pub struct Agent {
-    pub stt: Box<dyn Stt>,
-    pub feed: SttFeed,
-    pub llm: Box<dyn Llm>,
-    pub tts: Box<dyn Tts>,
+    /// Best first; never empty.
+    pub stt: Vec<Link<dyn Stt>>,
+    pub llm: LlmChain,
+    pub tts: TtsChain,
     pub leg: LegSettings,
     pub conversation: conversation::Settings,
     pub max_duration_s: u64,
+}
+
+impl Agent {
+    /// What the best speech to text is fed.
+    pub fn feed(&self) -> SttFeed {
+        self.stt[0].provider.feed()
+    }
 }
 
 /// Makes agents and keeps the latest.
@@ -56,6 +54,11 @@ impl Agents {
     /// For these settings; local models are loaded when a profile first names them.
     pub fn new(settings: &Settings, weights: &Weights) -> Result<Self> {
         Ok(Self { settings: settings.clone(), script: script(settings)?, providers: Providers::new(settings, weights), kept: Mutex::default() })
+    }
+
+    /// The health of all providers used so far.
+    pub fn breakers(&self) -> Vec<Arc<Breaker>> {
+        self.providers.breakers()
     }
 
     /// The settings' own profile.
@@ -83,14 +86,15 @@ impl Agents {
             first_stage: self.script.first_stage().to_owned(),
             silence_prompts: profile.silence_prompts.clone(),
             apology: profile.apology.clone(),
+            filler: profile.filler.clone(),
             goodbye: profile.goodbye.clone(),
         };
-        let (stt, feed) = self.providers.stt(&profile.stt, rate)?;
+        let stt = self.providers.stt(&profile.stt, rate)?;
+        ensure!(!stt.is_empty(), "agent.stt names no speech to text");
         let prompt = if profile.prompt.is_empty() { prompt_of(&self.script) } else { profile.prompt.clone() };
         Ok(Agent {
             stt,
-            feed,
-            llm: self.providers.llm(&profile.llm, prompt, &self.script)?,
+            llm: self.providers.llm(&profile.llm, &prompt, &self.script)?,
             tts: self.providers.tts(&profile.tts, rate)?,
             leg: self.leg(profile, rate),
             conversation,

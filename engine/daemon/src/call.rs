@@ -2,12 +2,12 @@
 //! pure [`Conversation`]; the actions that it answers are carried out here, each by one short function.
 
 mod ear;
+mod hearing;
 mod reporter;
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use bytes::Bytes;
 use rtrb::Consumer;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Duration, MissedTickBehavior, interval, sleep};
@@ -21,13 +21,14 @@ use voiced_core::packet::{Codec, Packet};
 use voiced_core::time::MediaTime;
 use voiced_events::deliver::unix_ms;
 use voiced_events::outbox::Outbox;
-use voiced_models_remote::stt::{SttInput, SttSession};
+use voiced_models_remote::llm::Llm;
+use voiced_models_remote::tts::Tts;
 use voiced_rt::{CallPort, GuestPort};
 
-use crate::agent::{Agent, SttFeed};
+use crate::agent::Agent;
 use crate::metrics::Metrics;
 use crate::replies::{Replies, Said};
-use ear::Ear;
+use hearing::Hearing;
 use reporter::reporter;
 
 /// How often timeouts are looked at.
@@ -36,9 +37,6 @@ const TICK: Duration = Duration::from_millis(100);
 const AGAIN: Duration = Duration::from_millis(20);
 /// What providers may say before the call has taken it in: seconds of sound; they wait beyond it.
 const SAID_MAX: usize = 128;
-/// A streaming speech-to-text gets sound in messages of 100 ms, and at once when a settled text is asked for: a message costs
-/// more than what is in it, and a guess of the words some 40 ms later delays no answer.
-const STT_MESSAGE_MS: usize = 100;
 /// Who may be shown a call's sound: its room and a recording, with room for a second of each.
 const TAPS_MAX: usize = 4;
 /// A line that takes nothing this long is dead; Twilio's socket buffers more than a second before that.
@@ -113,18 +111,13 @@ pub async fn run(context: CallContext, line: Line, port: CallPort, requests: Opt
     let (mut requests, mut asked) = (requests, true);
     let (said_in, mut said) = mpsc::channel(SAID_MAX);
     let (reports, reporter) = reporter(&context);
-    let SttSession { input, events: heard } = context.agent.stt.open();
     let mut call = Call {
         conversation: Conversation::new(context.agent.conversation.clone()),
         replies: Replies::new(context.agent.leg.rate, said_in),
         started: Instant::now(),
         port,
         to,
-        stt: Some(input),
-        heard,
-        stt_open: true,
-        unsent: Vec::new(),
-        ear: Ear::default(),
+        hearing: Hearing::new(Arc::clone(&context.agent), Arc::clone(&context.metrics)),
         reports,
         ended: false,
         stuck_since: None,
@@ -134,6 +127,7 @@ pub async fn run(context: CallContext, line: Line, port: CallPort, requests: Opt
         context,
     };
     call.report(CallEventKind::CallInitiated { metadata: call.context.metadata.clone(), started_at_unix_ms: unix_ms() }).await;
+    call.context.agent.llm.warm();
     call.apply(Input::Started).await;
     let (mut cancel, mut drained) = (call.context.cancel.clone(), call.context.drained.clone());
     let bell = Arc::clone(&call.port.bell);
@@ -150,7 +144,7 @@ pub async fn run(context: CallContext, line: Line, port: CallPort, requests: Opt
                 line_open = false;
                 call.apply(Input::Gone(Gone::Lost)).await;
             },
-            event = call.heard.recv(), if call.stt_open => if let Some(event) = event { call.hear(event).await } else { call.stt_open = false },
+            event = call.hearing.event() => call.hear(event).await,
             Some(said) = said.recv() => call.said(said).await,
             request = next(&mut requests), if asked => match request {
                 Some(request) => call.asked(request).await,
@@ -186,12 +180,7 @@ struct Call {
     started: Instant,
     port: CallPort,
     to: mpsc::Sender<ToLine>,
-    stt: Option<mpsc::Sender<SttInput>>,
-    heard: mpsc::Receiver<SttEvent>,
-    stt_open: bool,
-    /// Sound on its way to a streaming speech-to-text.
-    unsent: Vec<u8>,
-    ear: Ear,
+    hearing: Hearing,
     reports: mpsc::Sender<(u64, CallEventKind)>,
     ended: bool,
     /// Since when the line takes nothing.
@@ -211,10 +200,7 @@ impl Call {
     async fn take_in(&mut self, from: FromLine) {
         match from {
             FromLine::Audio(packet) => {
-                if self.context.agent.feed == SttFeed::Line {
-                    self.unsent.extend_from_slice(packet.payload());
-                    self.feed_in_messages();
-                }
+                self.hearing.packet(packet.payload());
                 self.tap(Side::Caller, &packet);
                 if self.port.packets.push(packet).is_err() {
                     self.context.metrics.packets_dropped.add(1);
@@ -270,7 +256,7 @@ impl Call {
         while let Ok(event) = self.port.events.pop() {
             self.observe(Observed::Leg(event));
             self.context.metrics.leg(&event);
-            self.take_turn(&event);
+            self.hearing.turn(&event);
             self.apply(Input::Leg(event)).await;
         }
         while let Some(Ok(packet)) = self.port.agent.as_mut().map(Consumer::pop) {
@@ -301,30 +287,7 @@ impl Call {
     fn take_ear(&mut self) {
         let Some(ear) = &mut self.port.ear else { return };
         while let Ok(frame) = ear.pop() {
-            let bytes = frame.samples.iter().flat_map(|sample| sample.to_le_bytes());
-            if self.context.agent.feed == SttFeed::Heard {
-                self.unsent.extend(bytes);
-            } else if let (Some(input), Some(stt)) = (self.ear.frame(bytes.collect()), &self.stt) {
-                let _ = stt.try_send(input); // a stuck session loses sound, not the call
-            }
-        }
-        self.feed_in_messages();
-    }
-
-    /// For a speech-to-text that wants a turn and not a stream: a session for each, with the sound before its begin.
-    fn take_turn(&mut self, event: &LegEvent) {
-        if self.context.agent.feed != SttFeed::Turns {
-            return;
-        }
-        if let Some(before) = self.ear.turn(event) {
-            // who goes on after all is still in the same turn
-            if !matches!(event, LegEvent::Resumed { .. }) {
-                let SttSession { input, events } = self.context.agent.stt.open();
-                (self.stt, self.heard, self.stt_open) = (Some(input), events, true);
-            }
-            for sound in before {
-                self.feed(SttInput::Audio(sound));
-            }
+            self.hearing.frame(&frame.samples);
         }
     }
 
@@ -342,14 +305,13 @@ impl Call {
             Action::Command(command) => self.command(command),
             Action::Finalize => {
                 self.take_ear();
-                self.feed_unsent();
-                self.feed(SttInput::Finalize);
+                self.hearing.finalize();
             }
-            Action::Ask { attempt, request } => self.replies.ask(attempt, request, &*agent.llm, agent.tts.rate_hz()),
+            Action::Ask { attempt, request } => self.replies.ask(attempt, request, &agent.llm, agent.tts.rate_hz()),
             Action::CancelBefore(turn) => self.replies.cancel_before(turn),
             Action::Synthesize { turn, attempt, phrase, text } => {
                 self.observe(Observed::Phrase { turn, phrase, text: text.clone() });
-                self.replies.synthesize(turn, attempt, phrase, text, &*agent.tts);
+                self.replies.synthesize(turn, attempt, phrase, text, &agent.tts);
             }
             Action::EndReply { turn, attempt, phrases } => self.replies.end(turn, attempt, phrases),
             Action::Release { turn, attempt } => self.replies.release(turn, attempt),
@@ -371,29 +333,6 @@ impl Call {
         if self.port.commands.push(command).is_err() {
             self.context.metrics.commands_dropped.add(1);
             tracing::warn!(session = self.context.session_id, ?command, "the audio thread does not take commands: it is overloaded");
-        }
-    }
-
-    fn feed_in_messages(&mut self) {
-        let bytes_per_ms = if self.context.agent.feed == SttFeed::Line { 8 } else { 32 };
-        if self.unsent.len() >= STT_MESSAGE_MS * bytes_per_ms {
-            self.feed_unsent();
-        }
-    }
-
-    fn feed_unsent(&mut self) {
-        if !self.unsent.is_empty() {
-            let sound = std::mem::take(&mut self.unsent);
-            self.feed(SttInput::Audio(Bytes::from(sound)));
-        }
-    }
-
-    fn feed(&mut self, input: SttInput) {
-        let Some(stt) = &self.stt else { return };
-        match stt.try_send(input) {
-            Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => self.context.metrics.stt_dropped.add(1),
-            Err(mpsc::error::TrySendError::Closed(_)) => self.stt = None, // its last event says why
         }
     }
 

@@ -140,9 +140,9 @@ fn beyond_settings(settings: &Settings) -> Vec<String> {
     let mut problems = Vec::new();
     let roles = [(Role::Stt, &settings.agent.stt), (Role::Llm, &settings.agent.llm), (Role::Tts, &settings.agent.tts)];
     for (role, text) in roles {
-        match Descriptor::parse(role, text) {
+        match Descriptor::chain(role, text) {
             Err(error) => problems.push(format!("agent.{error}")),
-            Ok(named) => problems.extend(missing_key(settings, &named, text)),
+            Ok(named) => problems.extend(named.iter().filter_map(|named| missing_key(settings, named))),
         }
     }
     problems.extend(agent::script(settings).err().map(|error| format!("{error:#}")));
@@ -157,14 +157,14 @@ fn beyond_settings(settings: &Settings) -> Vec<String> {
     problems
 }
 
-fn missing_key(settings: &Settings, named: &Descriptor, text: &str) -> Option<String> {
+fn missing_key(settings: &Settings, named: &Descriptor) -> Option<String> {
     let (provider, variable) = match named.provider {
         Provider::Local => return None,
         Provider::Deepgram => (&settings.providers.deepgram, "DEEPGRAM_API_KEY"),
         Provider::OpenAi => (&settings.providers.openai, "OPENAI_API_KEY"),
         Provider::Cartesia => (&settings.providers.cartesia, "CARTESIA_API_KEY"),
     };
-    (provider.api_key.is_empty() && provider.base_url.is_empty()).then(|| format!("{text} needs {variable}"))
+    (provider.api_key.is_empty() && provider.base_url.is_empty()).then(|| format!("{named} needs {variable}"))
 }
 
 async fn models(settings: &Settings, command: Models) -> Result<ExitCode> {

@@ -3,14 +3,16 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Mutex as WaitingMutex, Semaphore, mpsc};
+use bytes::Bytes;
+use tokio::sync::{Mutex as WaitingMutex, Semaphore, mpsc, oneshot};
 use tokio::task::{JoinSet, spawn_blocking};
+use voiced_core::codec::sample_from_f32;
 use voiced_core::model::{LlmEvent, LlmRequest, SttEvent, TtsEvent};
 use voiced_core::script::Script;
 use voiced_models_local::stt::{Scratch, UTTERANCE_SAMPLES_MAX, Whisper};
 use voiced_models_local::tts::Piper;
 use voiced_models_remote::llm::{self, Llm};
-use voiced_models_remote::stt::{self, Stt, SttInput, SttSession};
+use voiced_models_remote::stt::{self, Stt, SttFeed, SttInput, SttSession};
 use voiced_models_remote::tts::{self, Tts, TtsInput, TtsSession};
 
 /// A turn of this length, 14 s at 16 kHz, is settled at its next pause and heard on from there: half of what whisper takes,
@@ -38,19 +40,29 @@ impl LocalStt {
 }
 
 impl Stt for LocalStt {
+    fn feed(&self) -> SttFeed {
+        SttFeed::Turns
+    }
+
     /// A session is one turn of the caller: linear 16-bit sound at 16 kHz. Asked to finalise, it transcribes all of the turn
     /// so far, since a pause in the middle of a sentence must not cut what whisper knows of it in two.
     fn open(&self) -> SttSession {
         let (input, inputs) = mpsc::channel(stt::INPUT_MAX);
         let (events_in, events) = mpsc::channel(stt::EVENTS_MAX);
-        tokio::spawn(hear_turn(Arc::clone(&self.0), inputs, events_in));
-        SttSession { input, events }
+        let (hand_over, unsettled) = oneshot::channel();
+        tokio::spawn(hear_turn(Arc::clone(&self.0), inputs, events_in, hand_over));
+        SttSession { input, events, unsettled }
     }
 }
 
 /// Takes sound in while it transcribes. One transcription at a time: what is asked for meanwhile, the next one answers
 /// together. When the session is over, what waits for a place is cancelled and what runs is not waited for.
-async fn hear_turn(transcriber: Arc<Transcriber>, mut inputs: mpsc::Receiver<SttInput>, events: mpsc::Sender<SttEvent>) {
+async fn hear_turn(
+    transcriber: Arc<Transcriber>,
+    mut inputs: mpsc::Receiver<SttInput>,
+    events: mpsc::Sender<SttEvent>,
+    hand_over: oneshot::Sender<Vec<Bytes>>,
+) {
     let mut turn = TurnSound::default();
     let mut work = JoinSet::new();
     loop {
@@ -61,6 +73,11 @@ async fn hear_turn(transcriber: Arc<Transcriber>, mut inputs: mpsc::Receiver<Stt
                 Some(SttInput::Close) | None => return,
             },
             Some(text) = work.join_next() => for event in turn.answer(text.ok().flatten()) {
+                if matches!(event, SttEvent::Failed(_)) {
+                    let _ = hand_over.send(vec![turn.bytes()]); // nobody has to want it
+                    let _ = events.send(event).await;
+                    return;
+                }
                 if events.send(event).await.is_err() {
                     return;
                 }
@@ -105,6 +122,10 @@ impl TurnSound {
     fn keep(&mut self, bytes: &[u8]) {
         let room = UTTERANCE_SAMPLES_MAX.saturating_sub(self.samples.len());
         self.samples.extend(bytes.as_chunks().0.iter().take(room).map(|&sample| f32::from(i16::from_le_bytes(sample)) / 32_768.0));
+    }
+
+    fn bytes(&self) -> Bytes {
+        self.samples.iter().flat_map(|&sample| sample_from_f32(sample).to_le_bytes()).collect()
     }
 
     fn ask(&mut self) -> Vec<f32> {

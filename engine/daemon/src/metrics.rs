@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use voiced_core::conversation::TurnTiming;
 use voiced_core::leg::LegEvent;
+use voiced_models_remote::breaker::{Breaker, BreakerReading};
 use voiced_rt::{MeterReading, STAGES as TICK_STAGES, TICK_BUCKETS_US};
 
 /// Upper bounds of the stage histograms, in ms: fine around what callers feel as quick.
@@ -44,6 +45,7 @@ pub struct Metrics {
     pub packets_dropped: Counter,
     pub commands_dropped: Counter,
     pub stt_dropped: Counter,
+    pub stt_switched: Counter,
     held: Counter,
     unheld: Counter,
     interrupted: Counter,
@@ -91,6 +93,7 @@ impl Metrics {
         backlog: &BTreeMap<String, (u64, u64)>,
         twilio: &[(&'static str, u64)],
         rooms: &[(&'static str, u64)],
+        providers: &[Arc<Breaker>],
     ) -> String {
         let mut out = String::new();
         let rim = [
@@ -99,6 +102,7 @@ impl Metrics {
             ("packets_dropped_total", "Caller's packets that the audio thread had no room for.", &self.packets_dropped),
             ("commands_dropped_total", "Commands that the audio thread had no room for.", &self.commands_dropped),
             ("stt_dropped_total", "Pieces of sound that speech to text had no room for.", &self.stt_dropped),
+            ("stt_switched_total", "Times that another speech-to-text took over within a call.", &self.stt_switched),
             ("held_total", "Agent's speech held because the caller spoke over it.", &self.held),
             ("unheld_total", "Held speech that went on: a backchannel or noise.", &self.unheld),
             ("interrupted_total", "Held speech that was cut: an interruption.", &self.interrupted),
@@ -133,6 +137,11 @@ impl Metrics {
         family("outbox_parked", "gauge", "Events that a sink refused.", backlog.iter().map(|(sink, n)| (format!("sink=\"{sink}\""), n.1)).collect());
         family("twilio_total", "counter", "Twilio transport counts.", twilio.iter().map(|(what, n)| (format!("what=\"{what}\""), *n)).collect());
         family("livekit_total", "counter", "LiveKit transport counts.", rooms.iter().map(|(what, n)| (format!("what=\"{what}\""), *n)).collect());
+        let by_provider =
+            |read: fn(BreakerReading) -> u64| providers.iter().map(|breaker| (format!("provider=\"{}\"", breaker.name()), read(breaker.read()))).collect();
+        family("provider_state", "gauge", "0: well, 1: being tried again, 2: left alone because it kept failing.", by_provider(|reading| reading.state));
+        family("provider_failures_total", "counter", "Failures of a provider, slow answers too.", by_provider(|reading| reading.failures));
+        family("provider_opened_total", "counter", "Times that a provider was left alone.", by_provider(|reading| reading.opened));
         ticks(&mut out, threads);
         crate::cpu::render(&mut out);
         let stages = STAGES.iter().copied().zip(&self.stages).chain([("barge_in_hold", &self.hold)]);

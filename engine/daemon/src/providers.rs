@@ -1,7 +1,8 @@
-//! Providers by their descriptors. What is remote is an account and a model; local models are loaded once, when first
-//! named, and shared.
+//! Providers by their descriptors: chains of them, best first. What is remote is an account and a model; local models are
+//! loaded once, when first named, and shared, and so is what is known of each provider's health.
 
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use voiced_config::{Provider as ProviderSettings, Settings};
@@ -10,8 +11,12 @@ use voiced_core::script::Script;
 use voiced_models_local::stt::Whisper;
 use voiced_models_local::tts::Piper;
 use voiced_models_local::weights::Weights;
-use voiced_models_remote::account::{Account, CARTESIA_BASE_URL, DEEPGRAM_BASE_URL, OPENAI_BASE_URL};
+use voiced_models_remote::account::{Account, CARTESIA_BASE_URL, DEEPGRAM_BASE_URL, OPENAI_BASE_URL, Timeouts};
+use voiced_models_remote::breaker::Breaker;
 use voiced_models_remote::cartesia::{Cartesia, CartesiaSettings};
+use voiced_models_remote::chain::Link;
+use voiced_models_remote::chain::llm::LlmChain;
+use voiced_models_remote::chain::tts::TtsChain;
 use voiced_models_remote::deepgram::{Deepgram, DeepgramSettings};
 use voiced_models_remote::descriptor::{Descriptor, Provider, Role};
 use voiced_models_remote::llm::Llm;
@@ -21,7 +26,6 @@ use voiced_models_remote::secret::Secret;
 use voiced_models_remote::stt::{Stt, SttEncoding};
 use voiced_models_remote::tts::Tts;
 
-use crate::agent::SttFeed;
 use crate::local::{LocalScript, LocalStt, LocalTts};
 
 /// All that descriptors can name on this host.
@@ -30,65 +34,97 @@ pub struct Providers {
     weights: Weights,
     whisper: Mutex<Option<LocalStt>>,
     piper: Mutex<Option<LocalTts>>,
+    breakers: Mutex<BTreeMap<String, Arc<Breaker>>>,
 }
+
+/// How long a provider with another one behind it is waited for: the caller's silence is to stay below 2 s.
+const IMPATIENT: Timeouts = Timeouts { connect_ms: 1_200, first_byte_ms: 2_000, idle_ms: 2_000, half_open_ms: 2_000, finalize_ms: 700, may_wait_again: false };
 
 impl Providers {
     /// With the settings' accounts.
     pub fn new(settings: &Settings, weights: &Weights) -> Self {
-        Self { accounts: settings.providers.clone(), weights: weights.clone(), whisper: Mutex::default(), piper: Mutex::default() }
+        Self { accounts: settings.providers.clone(), weights: weights.clone(), whisper: Mutex::default(), piper: Mutex::default(), breakers: Mutex::default() }
     }
 
-    /// Speech to text for a line of this rate, and what it must be fed.
-    pub fn stt(&self, descriptor: &str, line: Rate) -> Result<(Box<dyn Stt>, SttFeed)> {
-        let named = Descriptor::parse(Role::Stt, descriptor)?;
+    /// Speech to text for a line of this rate.
+    pub fn stt(&self, descriptors: &str, line: Rate) -> Result<Vec<Link<dyn Stt>>> {
+        self.chain(Role::Stt, descriptors, |named, timeouts| self.one_stt(named, timeouts, line))
+    }
+
+    /// Language models that are led by this prompt through the script's stages, or the script itself.
+    pub fn llm(&self, descriptors: &str, prompt: &str, script: &Script) -> Result<LlmChain> {
+        self.chain(Role::Llm, descriptors, |named, timeouts| self.one_llm(named, timeouts, prompt, script)).map(LlmChain::new)
+    }
+
+    /// Voices for a line of this rate.
+    pub fn tts(&self, descriptors: &str, line: Rate) -> Result<TtsChain> {
+        self.chain(Role::Tts, descriptors, |named, timeouts| self.one_tts(named, timeouts, line)).map(TtsChain::new)
+    }
+
+    /// The health of all providers used so far.
+    pub fn breakers(&self) -> Vec<Arc<Breaker>> {
+        self.breakers.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Makes each provider of a chain; one with another behind it is not waited for long.
+    fn chain<P: ?Sized>(&self, role: Role, descriptors: &str, make: impl Fn(Descriptor, Timeouts) -> Result<Box<P>>) -> Result<Vec<Link<P>>> {
+        let named = Descriptor::chain(role, descriptors)?;
+        let last = named.len() - 1;
+        let link = |(place, named): (usize, Descriptor)| {
+            let name = format!("{} {named}", role.field());
+            let provider = make(named, if place < last { IMPATIENT } else { Timeouts::default() })?;
+            let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+            let breaker = Arc::clone(breakers.entry(name.clone()).or_insert_with(|| Breaker::new(name)));
+            Ok(Link { breaker, provider })
+        };
+        named.into_iter().enumerate().map(link).collect()
+    }
+
+    fn one_stt(&self, named: Descriptor, timeouts: Timeouts, line: Rate) -> Result<Box<dyn Stt>> {
         Ok(match named.provider {
             Provider::Deepgram => {
-                let account = account(&self.accounts.deepgram, DEEPGRAM_BASE_URL);
-                let (encoding, feed) = match line {
-                    Rate::Hz8000 => (SttEncoding::Mulaw8000, SttFeed::Line),
-                    _ => (SttEncoding::Linear16(Rate::Hz16000.hz()), SttFeed::Heard),
+                let account = account(&self.accounts.deepgram, DEEPGRAM_BASE_URL, timeouts);
+                let encoding = match line {
+                    Rate::Hz8000 => SttEncoding::Mulaw8000,
+                    _ => SttEncoding::Linear16(Rate::Hz16000.hz()),
                 };
-                (Box::new(Deepgram::new(DeepgramSettings { account, model: named.model, language: named.suffix, encoding })?), feed)
+                Box::new(Deepgram::new(DeepgramSettings { account, model: named.model, language: named.suffix, encoding })?)
             }
-            Provider::Local => (Box::new(self.whisper()?), SttFeed::Turns),
-            other => bail!("agent.stt = {descriptor:?}: {} has no speech to text here", other.name()),
+            Provider::Local => Box::new(self.whisper()?),
+            other => bail!("agent.stt: {} has no speech to text here", other.name()),
         })
     }
 
-    /// A language model that is led by this prompt through the script's stages, or the script itself.
-    pub fn llm(&self, descriptor: &str, prompt: String, script: &Script) -> Result<Box<dyn Llm>> {
-        let named = Descriptor::parse(Role::Llm, descriptor)?;
+    fn one_llm(&self, named: Descriptor, timeouts: Timeouts, prompt: &str, script: &Script) -> Result<Box<dyn Llm>> {
         Ok(match named.provider {
             Provider::Local => Box::new(LocalScript(script.clone())),
             Provider::OpenAi => Box::new(OpenAiChat::new(OpenAiChatSettings {
-                account: account(&self.accounts.openai, OPENAI_BASE_URL),
+                account: account(&self.accounts.openai, OPENAI_BASE_URL, timeouts),
                 model: named.model,
-                prompt,
+                prompt: prompt.to_owned(),
                 stages: script.stages.iter().map(|stage| stage.name.clone()).collect(),
                 temperature: None,
             })?),
-            other => bail!("agent.llm = {descriptor:?}: {} has no language model here", other.name()),
+            other => bail!("agent.llm: {} has no language model here", other.name()),
         })
     }
 
-    /// A voice for a line of this rate.
-    pub fn tts(&self, descriptor: &str, line: Rate) -> Result<Box<dyn Tts>> {
-        let named = Descriptor::parse(Role::Tts, descriptor)?;
+    fn one_tts(&self, named: Descriptor, timeouts: Timeouts, line: Rate) -> Result<Box<dyn Tts>> {
         Ok(match named.provider {
             Provider::Local => Box::new(self.piper()?),
             Provider::OpenAi => Box::new(OpenAiTts::new(OpenAiTtsSettings {
-                account: account(&self.accounts.openai, OPENAI_BASE_URL),
+                account: account(&self.accounts.openai, OPENAI_BASE_URL, timeouts),
                 model: named.model,
                 voice: named.suffix.unwrap_or_else(|| "alloy".into()),
             })?),
             Provider::Cartesia => Box::new(Cartesia::new(CartesiaSettings {
-                account: account(&self.accounts.cartesia, CARTESIA_BASE_URL),
+                account: account(&self.accounts.cartesia, CARTESIA_BASE_URL, timeouts),
                 model: named.model,
                 voice: named.suffix.unwrap_or_default(), // no descriptor without one is accepted
                 language: None,
                 rate_hz: line.hz().min(Rate::Hz24000.hz()), // speech has nothing above
             })?),
-            other @ Provider::Deepgram => bail!("agent.tts = {descriptor:?}: {} has no text to speech here", other.name()),
+            other @ Provider::Deepgram => bail!("agent.tts: {} has no text to speech here", other.name()),
         })
     }
 
@@ -119,7 +155,7 @@ fn shared<T: Clone>(place: &Mutex<Option<T>>, load: impl FnOnce() -> Result<T>) 
     place.clone().context("a model that was just loaded")
 }
 
-fn account(provider: &ProviderSettings, base_url: &str) -> Account {
+fn account(provider: &ProviderSettings, base_url: &str, timeouts: Timeouts) -> Account {
     let base_url = if provider.base_url.is_empty() { base_url } else { &provider.base_url };
-    Account::new(base_url, Secret::new(&provider.api_key))
+    Account { timeouts, ..Account::new(base_url, Secret::new(&provider.api_key)) }
 }

@@ -60,10 +60,13 @@ impl Replies {
         Self { rate, by_turn: BTreeMap::new(), said }
     }
 
-    /// Starts an attempt; an older one of the same turn is void.
+    /// Starts an attempt, or goes on with it when its model broke off; an older one of the same turn is void.
     pub fn ask(&mut self, attempt: u32, request: LlmRequest, llm: &dyn Llm, tts_rate_hz: u32) {
         let turn = request.turn;
-        let reply = self.start(turn, attempt, tts_rate_hz);
+        let reply = match self.by_turn.get(&turn) {
+            Some(reply) if reply.attempt == attempt => turn,
+            _ => self.start(turn, attempt, tts_rate_hz),
+        };
         let mut events = llm.ask(request);
         let said = self.said.clone();
         let task = tokio::spawn(async move {

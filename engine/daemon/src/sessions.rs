@@ -12,10 +12,12 @@ use voiced_core::leg::LegSettings;
 use voiced_core::line::Gone;
 use voiced_events::deliver::unix_ms;
 use voiced_events::outbox::Outbox;
+use voiced_models_remote::stt::SttFeed;
+use voiced_models_remote::tts::Tts;
 use voiced_rt::{CallPort, Engine, PortSettings};
 use voiced_twilio::{IncomingCall, LineIo, Refused, Switchboard};
 
-use crate::agent::{Agent, Agents, SttFeed};
+use crate::agent::{Agent, Agents};
 use crate::backlog::Backlog;
 use crate::call::{self, CallContext, Line, Observed, Request};
 use crate::headroom::Headroom;
@@ -175,7 +177,7 @@ impl Sessions {
     fn place(&self, session_id: &str, agent: &Agent, agent_alone: bool) -> anyhow::Result<CallPort> {
         ensure!(!self.is_draining(), "this host is draining");
         ensure!(!self.live().contains_key(session_id), "the session of this name is still being ended");
-        Ok(self.engine.admit(PortSettings { leg: LegSettings { agent_alone, ..agent.leg }, ear: agent.feed != SttFeed::Line })?)
+        Ok(self.engine.admit(PortSettings { leg: LegSettings { agent_alone, ..agent.leg }, ear: agent.feed() != SttFeed::Line })?)
     }
 
     /// Ends a call whose line was lost elsewhere.
@@ -197,8 +199,14 @@ pub struct Desk {
 }
 
 impl Switchboard for Desk {
+    /// Asked while it rings: the greeting's voice is made ready before the stream opens.
     fn may_admit(&self) -> bool {
-        self.sessions.may_admit()
+        let may = self.sessions.may_admit();
+        let agents = &self.sessions.agents;
+        if may && let Ok(agent) = agents.agent(agents.profile(), Rate::Hz8000) {
+            agent.tts.warm();
+        }
+        may
     }
 
     fn connected(&self, incoming: IncomingCall, line: LineIo) -> Result<(), Refused> {

@@ -1,5 +1,6 @@
 //! Access to one vendor: where it is, the key, how long to wait for it.
 
+use crate::failure::Failure;
 use crate::secret::Secret;
 use serde::Deserialize;
 use thiserror::Error;
@@ -28,6 +29,11 @@ impl Account {
     pub fn new(base_url: impl Into<String>, api_key: Secret) -> Self {
         Self { base_url: base_url.into(), api_key, timeouts: Timeouts::default() }
     }
+
+    /// The failure of one who did not answer in time.
+    pub(crate) fn late(&self, provider: &'static str, what: String) -> Failure {
+        if self.timeouts.may_wait_again { Failure::passing(provider, what) } else { Failure::lasting(provider, what) }
+    }
 }
 
 /// How long to wait for a provider, in ms.
@@ -45,11 +51,13 @@ pub struct Timeouts {
     pub half_open_ms: u64,
     /// Speech to text: an unanswered finalise with nothing unsettled known counts as answered after this.
     pub finalize_ms: u64,
+    /// Who did not answer in time may be asked again. Not where another provider can take over.
+    pub may_wait_again: bool,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { connect_ms: 3_000, first_byte_ms: 5_000, idle_ms: 5_000, half_open_ms: 2_500, finalize_ms: 700 }
+        Self { connect_ms: 3_000, first_byte_ms: 5_000, idle_ms: 5_000, half_open_ms: 2_000, finalize_ms: 700, may_wait_again: true }
     }
 }
 

@@ -8,6 +8,7 @@ mod session;
 
 use crate::account::{Account, CARTESIA, Scheme, SettingsError};
 use crate::tts::{Tts, TtsSession};
+use crate::ws::Socket;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
@@ -67,6 +68,20 @@ impl Tts for Cartesia {
 
     fn open(&self) -> TtsSession {
         session::open(Arc::clone(&self.shared))
+    }
+
+    fn warm(&self) {
+        let shared = Arc::clone(&self.shared);
+        if shared.pool.has_one() {
+            return;
+        }
+        tokio::spawn(async move {
+            let Shared { settings, url, pool } = &*shared;
+            // the reply that needs it will say what is wrong
+            if let Ok(socket) = Socket::connect(CARTESIA, &settings.account, url, &headers(&settings.account)).await {
+                pool.keep(socket);
+            }
+        });
     }
 }
 

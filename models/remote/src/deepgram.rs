@@ -4,7 +4,7 @@ mod replay;
 mod session;
 
 use crate::account::{Account, DEEPGRAM, Scheme, SettingsError};
-use crate::stt::{Stt, SttEncoding, SttSession};
+use crate::stt::{Stt, SttEncoding, SttFeed, SttSession};
 use serde::Deserialize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -60,6 +60,13 @@ impl Deepgram {
 }
 
 impl Stt for Deepgram {
+    fn feed(&self) -> SttFeed {
+        match self.settings.encoding {
+            SttEncoding::Mulaw8000 => SttFeed::Line,
+            SttEncoding::Linear16(_) => SttFeed::Heard,
+        }
+    }
+
     fn open(&self) -> SttSession {
         session::open(Arc::clone(&self.settings), self.url.clone(), self.meter())
     }

@@ -72,7 +72,12 @@ pub enum DescriptorError {
 }
 
 impl Descriptor {
-    /// Parses what a profile's field holds.
+    /// Parses a chain: descriptors with commas between them, best first.
+    pub fn chain(role: Role, text: &str) -> Result<Vec<Self>, DescriptorError> {
+        text.split(',').map(|one| Self::parse(role, one)).collect()
+    }
+
+    /// Parses one descriptor of what a profile's field holds.
     pub fn parse(role: Role, text: &str) -> Result<Self, DescriptorError> {
         let form = || DescriptorError::Form { field: role.field(), text: text.to_owned(), example: role.example() };
         let (provider, rest) = text.trim().split_once('/').ok_or_else(form)?;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Response, StatusCode, redirect};
 use serde_json::Value;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 use url::Url;
@@ -24,6 +25,8 @@ pub(crate) struct Http {
     vendor: Vendor,
     account: Account,
     url: Url,
+    /// When a connection was last used.
+    used_at: Mutex<Option<Instant>>,
 }
 
 impl Http {
@@ -37,12 +40,14 @@ impl Http {
             .user_agent(concat!("voiced/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|_| SettingsError::Unusable { provider: vendor.name, setting: "TLS", problem: "without any root certificate on this machine" })?;
-        Ok(Self { client, vendor, account: account.clone(), url })
+        Ok(Self { client, vendor, account: account.clone(), url, used_at: Mutex::default() })
     }
 
     /// Posts `body` and waits for the answer's head.
     pub async fn post(&self, body: &Value) -> Result<Body<'_>, Failure> {
-        let first_by = Instant::now() + Duration::from_millis(self.account.timeouts.first_byte_ms);
+        let now = Instant::now();
+        *self.used_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        let first_by = now + Duration::from_millis(self.account.timeouts.first_byte_ms);
         let mut request = self.client.post(self.url.clone()).json(body);
         if !self.account.api_key.is_empty() {
             request = request.bearer_auth(self.account.api_key.expose());
@@ -55,8 +60,21 @@ impl Http {
         Err(self.refused(response).await)
     }
 
+    /// Opens a connection for a request that comes soon, unless one is there: asks for nothing, and any answer will do.
+    pub fn warm(&self) {
+        let mut used_at = self.used_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if used_at.is_some_and(|at| at.elapsed() < POOL_IDLE) {
+            return;
+        }
+        *used_at = Some(Instant::now());
+        let asked = self.client.head(self.url.clone()).timeout(Duration::from_millis(self.account.timeouts.connect_ms)).send();
+        tokio::spawn(async move {
+            let _ = asked.await; // the request that needs it will say what is wrong
+        });
+    }
+
     fn late(&self) -> Failure {
-        Failure::passing(self.vendor.name, format!("no answer within {} ms", self.account.timeouts.first_byte_ms))
+        self.account.late(self.vendor.name, format!("no answer within {} ms", self.account.timeouts.first_byte_ms))
     }
 
     fn broken(&self, error: &reqwest::Error) -> Failure {

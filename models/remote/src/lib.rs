@@ -8,7 +8,9 @@
 //! Every failure is an event that names the provider and never a key.
 
 pub mod account;
+pub mod breaker;
 pub mod cartesia;
+pub mod chain;
 pub mod deepgram;
 pub mod descriptor;
 pub mod llm;

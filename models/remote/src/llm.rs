@@ -11,4 +11,6 @@ pub trait Llm: Send + Sync {
     /// Asks on the current tokio runtime. Dropping the receiver cancels the request. The last event is
     /// [`LlmEvent::Done`] or [`LlmEvent::Failed`].
     fn ask(&self, request: LlmRequest) -> mpsc::Receiver<LlmEvent>;
+    /// Makes ready for a question that comes soon, on the current tokio runtime: a connection costs round trips.
+    fn warm(&self) {}
 }

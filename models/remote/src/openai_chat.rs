@@ -64,6 +64,10 @@ impl Llm for OpenAiChat {
         });
         receiver
     }
+
+    fn warm(&self) {
+        self.shared.http.warm();
+    }
 }
 
 /// The body of a request. `rounds` are the tool calls so far with their results; with `may_call` false the model has to
@@ -82,6 +86,11 @@ pub(crate) fn request_body(settings: &OpenAiChatSettings, request: &LlmRequest, 
         };
         json!({"role": role, "content": content})
     }));
+    if !request.begun.is_empty() {
+        messages.push(json!({"role": "assistant", "content": request.begun}));
+        messages
+            .push(json!({"role": "system", "content": "The line to you broke in the middle of your answer. Say what follows behind it, and nothing twice."}));
+    }
     messages.extend(rounds.iter().flat_map(Round::messages));
     let mut body = json!({
         "model": settings.model,
@@ -191,7 +200,7 @@ mod tests {
     fn a_question_holds_the_prompt_the_stage_and_what_was_heard() {
         let history = [(Speaker::Agent, "Hello."), (Speaker::Caller, "My sink leaks.")];
         let history = history.map(|(speaker, text)| Message { speaker, text: text.into() }).to_vec();
-        let request = LlmRequest { turn: TurnId(3), stage: "welcome".into(), history };
+        let request = LlmRequest { turn: TurnId(3), stage: "welcome".into(), history, begun: String::new(), tries: 0 };
         let body = request_body(&settings(), &request, &[], true);
         insta::with_settings!({snapshot_path => "../tests/golden", prepend_module_to_snapshot => false, sort_maps => true}, {
             insta::assert_json_snapshot!("openai_chat_request", body);

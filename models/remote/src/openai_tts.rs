@@ -51,6 +51,10 @@ impl Tts for OpenAiTts {
     fn open(&self) -> TtsSession {
         session::open(Arc::clone(&self.shared))
     }
+
+    fn warm(&self) {
+        self.shared.http.warm();
+    }
 }
 
 /// The body of one phrase's request.

@@ -1,7 +1,7 @@
 //! Speech to text as a conversation sees it.
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use voiced_core::model::SttEvent;
 
 /// Pieces of sound (10 to 20 ms each) that may wait for a session: 5 s and more, longer than any wait for a socket that is not
@@ -12,6 +12,8 @@ pub const EVENTS_MAX: usize = 64;
 
 /// A speech-to-text provider; the encoding and rate of the sound are fixed when it is built.
 pub trait Stt: Send + Sync {
+    /// What its sessions are to be fed.
+    fn feed(&self) -> SttFeed;
     /// Opens a session on the current tokio runtime; it connects by itself. A failure comes as [`SttEvent::Failed`].
     fn open(&self) -> SttSession;
 }
@@ -23,6 +25,8 @@ pub struct SttSession {
     pub input: mpsc::Sender<SttInput>,
     /// What was understood; closes after `Failed` or after the answer to [`SttInput::Close`].
     pub events: mpsc::Receiver<SttEvent>,
+    /// After `Failed`: the sound that no settled text covers, for another provider.
+    pub unsettled: oneshot::Receiver<Vec<Bytes>>,
 }
 
 /// What a conversation tells a session.
@@ -34,6 +38,17 @@ pub enum SttInput {
     Finalize,
     /// No more sound: settle what is left, then end the session.
     Close,
+}
+
+/// What a session of speech to text is fed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SttFeed {
+    /// The line's own mu-law packets at 8 kHz, all of them.
+    Line,
+    /// What the leg heard, 16-bit at 16 kHz, all of it.
+    Heard,
+    /// The same, while someone speaks: a session for each turn.
+    Turns,
 }
 
 /// How the sound of a session is encoded.

@@ -19,6 +19,8 @@ pub trait Tts: Send + Sync {
     /// Opens the session of one reply on the current tokio runtime; it connects by itself. A failure comes as
     /// [`TtsEvent::Failed`].
     fn open(&self) -> TtsSession;
+    /// Makes ready for a reply that comes soon, on the current tokio runtime: a connection costs round trips.
+    fn warm(&self) {}
 }
 
 /// The voice of one reply. Dropping it, or its `events`, cancels it.

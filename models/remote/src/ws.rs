@@ -60,7 +60,7 @@ impl Socket {
                 Err(refusal(vendor, answer.status(), answer.headers(), &account.api_key.redact(&text)))
             }
             Ok(Err(error)) => Err(Failure::passing(vendor.name, format!("could not connect ({})", reason(&error)))),
-            Err(_) => Err(Failure::passing(vendor.name, format!("no connection within {limit_ms} ms"))),
+            Err(_) => Err(account.late(vendor.name, format!("no connection within {limit_ms} ms"))),
         }
     }
 

@@ -64,7 +64,9 @@ impl Account {
     /// The history with the caller's newest words, not reported yet, last.
     pub fn history_with(&self, caller: &str) -> Vec<Message> {
         let mut history = self.history.clone();
-        push(&mut history, Speaker::Caller, caller);
+        if !caller.is_empty() {
+            push(&mut history, Speaker::Caller, caller);
+        }
         history
     }
 

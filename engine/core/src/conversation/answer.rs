@@ -2,8 +2,9 @@
 //!
 //! At a pause the language model is asked with the words so far; when they change it is asked again as another
 //! attempt, which voids the one before. Nothing leaves before the turn has ended *and* the words are trusted: settled
-//! by the provider, or complete and stable, or waited for long enough. A provider that fails or is silent for too long
-//! costs the reply, not the call: the agent apologises.
+//! by the provider, or complete and stable, or waited for long enough. When that takes long, a filler is said before the
+//! caller wonders. A model that breaks off is asked again for what follows its last whole phrase; a provider that fails for
+//! good or is silent for too long costs the reply, not the call: the agent apologises.
 
 use super::words::normalised;
 use super::{Action, Conversation, Owed, Phase, Spoken, TurnTiming};
@@ -26,6 +27,12 @@ const EAGER_ATTEMPTS_MAX: u32 = 3;
 const SPECULATIVE_ATTEMPTS_MAX: u32 = 5;
 /// No sign of life of the model or the voice for this long, in ms, once the caller waits: longer nobody stays on the line.
 const THINKING_MS_MAX: u64 = 8_000;
+/// From the caller's last word to the filler, in ms: with the time that a voice takes, the silence stays below 2 s.
+const FILLER_MS: u64 = 1_500;
+/// After the turn's end any word is waited for this long, in ms, when another provider hears the turn anew.
+const DELAYED_MS_MAX: u64 = 8_000;
+/// Times that a model which broke off is asked to go on.
+const CONTINUATIONS_MAX: u32 = 2;
 /// Failures of the voice in a row after which there is no way to talk.
 const VOICE_FAILURES_MAX: u32 = 2;
 
@@ -45,6 +52,10 @@ pub(super) struct Answer {
     closed: bool,
     model_failed: bool,
     voice_failed: bool,
+    /// Times that the model was asked again because it broke off.
+    continued: u32,
+    /// The filler is its first phrase.
+    filled: bool,
     progress_at: MediaTime,
     released_at: Option<MediaTime>,
     token_at: Option<MediaTime>,
@@ -63,6 +74,8 @@ impl Answer {
             closed: false,
             model_failed: false,
             voice_failed: false,
+            continued: 0,
+            filled: false,
             progress_at: now,
             released_at: None,
             token_at: None,
@@ -110,8 +123,13 @@ impl Conversation {
         match self.phase {
             Phase::Listening => {}
             Phase::Thinking { turn, .. } => self.think_ahead(now, turn, actions),
-            Phase::Answering { turn, .. } if !self.released() => self.commit(now, turn, actions),
-            Phase::Answering { .. } | Phase::Speaking { .. } => {
+            Phase::Answering { turn, .. } if !self.released() => {
+                self.commit(now, turn, actions);
+                self.fill(now, actions);
+            }
+            Phase::Answering { turn, .. } | Phase::Speaking { turn } => {
+                self.fill(now, actions);
+                self.ask_late(now, turn, actions);
                 self.watch(now, actions);
                 self.report_owed_in_time(now, actions);
             }
@@ -146,14 +164,13 @@ impl Conversation {
         let settled = self.caller.settled_at().is_some();
         let words = normalised(&self.caller.text());
         if words.is_empty() {
-            if settled || waited_ms >= NO_WORDS_MS {
+            let patience_ms = if self.caller.delayed { DELAYED_MS_MAX } else { NO_WORDS_MS };
+            if settled || waited_ms >= patience_ms {
                 self.abandon(turn, actions);
             }
             return;
         }
-        let stable = self.caller.hint().ending == TextEnding::Complete && self.caller.unchanged_ms(now) >= STABLE_MS;
-        let trusted = settled || stable || waited_ms >= SETTLE_MS;
-        if !trusted {
+        if !self.trusted(now, waited_ms) {
             self.think_ahead(now, turn, actions);
             return;
         }
@@ -169,11 +186,64 @@ impl Conversation {
         self.release(now, actions);
     }
 
+    /// The words will not change any more, or were waited for long enough.
+    fn trusted(&self, now: MediaTime, waited_ms: u64) -> bool {
+        let stable = self.caller.hint().ending == TextEnding::Complete && self.caller.unchanged_ms(now) >= STABLE_MS;
+        // what another provider has heard so far is the beginning only
+        self.caller.settled_at().is_some() || (!self.caller.delayed && (stable || waited_ms >= SETTLE_MS)) || waited_ms >= DELAYED_MS_MAX
+    }
+
     fn ask(&mut self, now: MediaTime, turn: TurnId, words: String, actions: &mut Vec<Action>) {
         let attempt = self.answer.as_ref().map_or(0, |answer| answer.reply.id.attempt + 1);
         self.answer = Some(Answer::new(ReplyId { turn, attempt }, Some(words), now));
+        self.ask_model(String::new(), actions);
+    }
+
+    /// Asks for the answer that was begun, or what follows of it.
+    fn ask_model(&self, begun: String, actions: &mut Vec<Action>) {
+        let Some(answer) = &self.answer else { return };
+        let ReplyId { turn, attempt } = answer.reply.id;
         let history = self.account.history_with(&self.caller.text());
-        actions.push(Action::Ask { attempt, request: LlmRequest { turn, stage: self.account.stage.clone(), history } });
+        actions.push(Action::Ask { attempt, request: LlmRequest { turn, stage: self.account.stage.clone(), history, begun, tries: answer.continued } });
+    }
+
+    /// Says the filler, once, when the caller has waited long for the first phrase.
+    fn fill(&mut self, now: MediaTime, actions: &mut Vec<Action>) {
+        let Phase::Answering { turn, spoke_at, .. } = self.phase else { return };
+        let waits = self.caller.delayed || self.answer.as_ref().is_some_and(|answer| answer.asked.is_some() && answer.released_at.is_some());
+        if !waits || now.since(spoke_at) < FILLER_MS || self.settings.filler.is_empty() || self.relieved || self.ending.is_some() {
+            return;
+        }
+        if !self.released() {
+            // the words to answer are still to come
+            self.answer =
+                Some(Answer::new(ReplyId { turn, attempt: self.answer.as_ref().map_or(0, |answer| answer.reply.id.attempt + 1) }, Some(String::new()), now));
+            self.release(now, actions);
+        }
+        if let Some(answer) = self.answer.as_mut().filter(|answer| !answer.closed && !answer.filled && answer.reply.phrases() == 0) {
+            answer.filled = true;
+            let phrases = answer.reply.interject(&self.settings.filler);
+            answer.synthesize(now, phrases, actions);
+        }
+    }
+
+    /// Asks the model behind a filler that was said before the words came.
+    fn ask_late(&mut self, now: MediaTime, turn: TurnId, actions: &mut Vec<Action>) {
+        let unasked = |answer: &Answer| answer.reply.id.turn == turn && answer.asked.as_ref().is_some_and(String::is_empty) && !answer.closed;
+        if !self.answer.as_ref().is_some_and(unasked) {
+            return;
+        }
+        let waited_ms = self.owed.as_ref().map_or(DELAYED_MS_MAX, |owed| now.since(owed.ended_at));
+        let words = normalised(&self.caller.text());
+        if words.is_empty() && self.caller.delayed && waited_ms < DELAYED_MS_MAX || !words.is_empty() && !self.trusted(now, waited_ms) {
+            return;
+        }
+        if words.is_empty() {
+            self.apologise(now, actions);
+        } else if let Some(answer) = &mut self.answer {
+            (answer.asked, answer.progress_at) = (Some(words), now);
+            self.ask_model(String::new(), actions);
+        }
     }
 
     /// The agent says something by itself on the floor it has just taken.
@@ -224,6 +294,13 @@ impl Conversation {
                 if answer.released_at.is_some() && answer.reply.phrases() == 0 {
                     self.nothing_to_say(now, id.turn, actions);
                 }
+            }
+            // what it has said is kept, and the phrase in which it broke off is asked for again
+            LlmEvent::Failed(_) if answer.token_at.is_some() && answer.continued < CONTINUATIONS_MAX => {
+                answer.continued += 1;
+                answer.reply.break_off();
+                let begun = answer.reply.text();
+                self.ask_model(begun, actions);
             }
             LlmEvent::Failed(_) => {
                 answer.closed = true;
@@ -289,7 +366,7 @@ impl Conversation {
 
     /// Reports the caller's turn unless a better transcript may still come.
     fn report_owed_in_time(&mut self, now: MediaTime, actions: &mut Vec<Action>) {
-        let due = |owed: &Owed| self.caller.settled_at().is_some() || now.since(owed.ended_at) >= SETTLE_MS;
+        let due = |owed: &Owed| !self.caller.delayed && (self.caller.settled_at().is_some() || now.since(owed.ended_at) >= SETTLE_MS);
         if matches!(self.phase, Phase::Speaking { .. }) && self.owed.as_ref().is_some_and(due) {
             self.report_owed(actions);
         }

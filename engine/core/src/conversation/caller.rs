@@ -24,6 +24,8 @@ pub(super) struct Caller {
     late: Option<Late>,
     /// Between the first frame of speech and the pause.
     pub speaking: bool,
+    /// Another provider hears the turn anew: its words come late.
+    pub delayed: bool,
 }
 
 /// What may still come for a turn that was taken already.
@@ -71,11 +73,13 @@ impl Caller {
                 append(&mut self.finals, text);
             }
             SttEvent::Finalized => {
+                self.delayed = false;
                 self.finalising = self.finalising.saturating_sub(1);
                 if self.finalising == 0 && !self.speaking {
                     self.settled_at = Some(now);
                 }
             }
+            SttEvent::Switched(_) => self.delayed = true,
             SttEvent::Failed(_) => {}
         }
         if normalised(&self.text()) != before {
@@ -107,7 +111,7 @@ impl Caller {
                 }
                 all
             }
-            SttEvent::Failed(_) => false,
+            SttEvent::Switched(_) | SttEvent::Failed(_) => false,
         }
     }
 
@@ -132,6 +136,7 @@ impl Caller {
         self.finals.clear();
         self.interim.clear();
         self.settled_at = None;
+        self.delayed = false;
         if self.late.is_none() {
             self.finalising = 0;
         }

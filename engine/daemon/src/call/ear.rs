@@ -18,6 +18,11 @@ pub struct Ear {
 }
 
 impl Ear {
+    /// The caller's turn is open.
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
     pub fn frame(&mut self, sound: Bytes) -> Option<SttInput> {
         if self.open {
             return Some(SttInput::Audio(sound));

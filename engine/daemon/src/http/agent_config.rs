@@ -64,7 +64,7 @@ impl AgentConfig {
         for (role, text) in [(Role::Stt, &self.stt), (Role::Tts, &self.tts), (Role::Llm, &self.llm)] {
             if let Some(text) = text {
                 short(role.field(), text, TEXT_BYTES_MAX)?;
-                Descriptor::parse(role, text).map_err(|error| Refusal::field(&field(role.field()), error.to_string()))?;
+                Descriptor::chain(role, text).map_err(|error| Refusal::field(&field(role.field()), error.to_string()))?;
             }
         }
         let texts = [

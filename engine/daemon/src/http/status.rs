@@ -89,7 +89,8 @@ pub async fn metrics(State(status): State<Arc<Status>>) -> Response {
         Ok(Err(error)) | Err(error) => return Refusal::of(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     };
     let rooms = status.rooms.as_ref().map(|rooms| rooms.counts()).unwrap_or_default();
-    let text = status.sessions.metrics.render(&status.sessions.engine.meters(), status.sessions.headroom.pressure(), &backlog, &status.twilio.read(), &rooms);
+    let Sessions { metrics, engine, headroom, agents, .. } = &*status.sessions;
+    let text = metrics.render(&engine.meters(), headroom.pressure(), &backlog, &status.twilio.read(), &rooms, &agents.breakers());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 

@@ -25,7 +25,7 @@ impl JobProfile {
             [(Role::Stt, "stt", job.stt, &mut profile.stt), (Role::Llm, "llm", job.llm, &mut profile.llm), (Role::Tts, "tts", job.tts, &mut profile.tts)]
         {
             let Some(wish) = wish else { continue };
-            match Descriptor::parse(role, &wish) {
+            match Descriptor::chain(role, &wish) {
                 Ok(_) => *place = wish,
                 Err(error) => warnings.push(format!("{key}: {error}")),
             }

@@ -97,7 +97,7 @@ async fn transcribe(host: Arc<RoomHost>, mut pieces: mpsc::Receiver<Piece>, requ
             Piece::Pause => SttInput::Finalize,
         };
         let last = input == SttInput::Finalize;
-        let open = session.get_or_insert_with(|| agent.stt.open());
+        let open = session.get_or_insert_with(|| agent.stt[0].provider.open());
         let _ = open.input.send(input).await; // its last event says why it takes no more
         if last && let Some(session) = session.take() {
             let text = words(session).await;
@@ -116,7 +116,7 @@ async fn words(mut session: SttSession) -> String {
                 text.push_str(more.trim());
                 text.push(' ');
             }
-            SttEvent::Interim(_) => {}
+            SttEvent::Interim(_) | SttEvent::Switched(_) => {}
             SttEvent::Finalized | SttEvent::Failed(_) => break,
         }
     }

@@ -9,6 +9,7 @@ mod venue;
 
 mod backlog;
 mod bridge;
+mod chains;
 mod crash;
 mod dialogue;
 mod faults;

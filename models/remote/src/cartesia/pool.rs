@@ -24,6 +24,12 @@ impl Pool {
         sockets.pop().map(|(_, socket)| socket)
     }
 
+    /// A connection waits here.
+    pub fn has_one(&self) -> bool {
+        let sockets = self.sockets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        sockets.iter().any(|(since, _)| since.elapsed() < AGE_MAX)
+    }
+
     /// Keeps a connection on which nothing is going on.
     pub fn keep(&self, socket: Socket) {
         let mut sockets = self.sockets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -117,7 +117,7 @@ impl Session {
                 }
                 () = sleep_until(wake), if !self.phrases.is_empty() => {
                     let what = format!("no sound for {} ms", self.patience().as_millis());
-                    return Err(Failure::passing(CARTESIA.name, what));
+                    return Err(self.shared.settings.account.late(CARTESIA.name, what));
                 }
             }
         }

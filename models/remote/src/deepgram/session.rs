@@ -17,7 +17,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 use url::Url;
 use voiced_core::model::SttEvent;
@@ -34,6 +34,7 @@ const CONNECTIONS_MAX: u32 = 20;
 pub(super) fn open(settings: Arc<DeepgramSettings>, url: Url, meter: Arc<SttMeter>) -> SttSession {
     let (input, session_input) = mpsc::channel(INPUT_MAX);
     let (session_events, events) = mpsc::channel(EVENTS_MAX);
+    let (hand_over, unsettled) = oneshot::channel();
     let bytes_max = settings.encoding.bytes_per_second() * REPLAY_S_MAX;
     let session = Session {
         settings,
@@ -49,6 +50,7 @@ pub(super) fn open(settings: Arc<DeepgramSettings>, url: Url, meter: Arc<SttMete
         unanswered_at: None,
         sent_at: Instant::now(),
         retries: Retries::new(RETRIES_MAX),
+        hand_over: Some(hand_over),
     };
     tokio::spawn(async move {
         tokio::select! {
@@ -56,7 +58,7 @@ pub(super) fn open(settings: Arc<DeepgramSettings>, url: Url, meter: Arc<SttMete
             () = session.run() => {}
         }
     });
-    SttSession { input, events }
+    SttSession { input, events, unsettled }
 }
 
 struct Session {
@@ -78,6 +80,8 @@ struct Session {
     /// When anything was last sent.
     sent_at: Instant,
     retries: Retries,
+    /// Where unsettled sound goes when all tries have failed.
+    hand_over: Option<oneshot::Sender<Vec<Bytes>>>,
 }
 
 /// Why a connection is over.
@@ -264,7 +268,7 @@ impl Session {
         let waited = [self.unanswered_at, self.finalize_at].into_iter().flatten().any(|since| now >= since + half_open);
         if waited {
             let what = format!("took sound for {} ms without a word back", half_open.as_millis());
-            return Err(Failure::passing(DEEPGRAM.name, what));
+            return Err(self.settings.account.late(DEEPGRAM.name, what));
         }
         if self.finalize_due().is_some_and(|due| now >= due) {
             self.answer_finalizes().await;
@@ -320,6 +324,14 @@ impl Session {
     }
 
     async fn fail(&mut self, failure: &Failure) {
+        while let Ok(input) = self.input.try_recv() {
+            if let SttInput::Audio(piece) = input {
+                self.replay.push(piece);
+            }
+        }
+        if let Some(hand_over) = self.hand_over.take() {
+            let _ = hand_over.send(self.replay.restart()); // nobody has to want it
+        }
         self.say(SttEvent::Failed(failure.to_string())).await;
     }
 

@@ -13,7 +13,7 @@ fn chat(fakes: &FakeProviders, key: &str) -> OpenAiChat {
 
 fn ask(llm: &dyn Llm) -> mpsc::Receiver<LlmEvent> {
     let history = vec![Message { speaker: Speaker::Caller, text: "My sink leaks.".into() }];
-    llm.ask(LlmRequest { turn: TurnId(1), stage: "welcome".into(), history })
+    llm.ask(LlmRequest { turn: TurnId(1), stage: "welcome".into(), history, begun: String::new(), tries: 0 })
 }
 
 fn text(events: &[LlmEvent]) -> String {

@@ -29,7 +29,7 @@ const WRONG_KEY: &str = "sk-wrong-key";
 
 fn account(fake: &Fake, key: &str) -> Account {
     // long enough for a busy machine where an answer is due, short where none will come
-    let timeouts = Timeouts { connect_ms: 400, first_byte_ms: 400, idle_ms: 400, half_open_ms: 600, finalize_ms: 5_000 };
+    let timeouts = Timeouts { connect_ms: 400, first_byte_ms: 400, idle_ms: 400, half_open_ms: 600, finalize_ms: 5_000, may_wait_again: true };
     Account { timeouts, ..Account::new(fake.base_url.clone(), Secret::new(key)) }
 }
 

@@ -87,7 +87,7 @@ async fn a_provider_that_never_answers_fails_the_session_after_its_tries() {
         fakes.deepgram.fault.set(fault);
         let session = deepgram(&fakes, KEY).open();
         speak(&session).await;
-        let SttSession { input: _input, events } = session;
+        let SttSession { input: _input, events, .. } = session;
         let events = all(events).await;
         let [SttEvent::Failed(text)] = &events[..] else { panic!("{fault:?} {events:?}") };
         assert!(text.starts_with("deepgram: ") && text.contains(sign), "{text}");
@@ -112,7 +112,7 @@ async fn an_unanswered_finalize_with_nothing_left_to_settle_is_answered_by_us() 
 #[tokio::test]
 async fn a_refused_key_fails_at_once_and_is_not_repeated() {
     let fakes = fakes(script()).await;
-    let SttSession { input: _input, events } = deepgram(&fakes, WRONG_KEY).open();
+    let SttSession { input: _input, events, .. } = deepgram(&fakes, WRONG_KEY).open();
     let refused = "deepgram: HTTP 401: the key was refused (DEEPGRAM_API_KEY)";
     assert_eq!(all(events).await, [SttEvent::Failed(refused.into())]);
     assert_eq!(requests(&fakes.deepgram), 1);
