@@ -26,6 +26,7 @@ const RANGES: &[(&str, RangeInclusive<i64>)] = &[
     ("turn.hold_ms", 20..=2_000),
     ("turn.silence_ms", 0..=600_000),
     ("turn.lead_ms", 40..=1_000),
+    ("storage.calls_kept", 0..=100_000),
     ("engine.threads", 1..=256),
     ("engine.calls_per_thread", 1..=2_000),
     ("engine.headroom_percent", 0..=90),

@@ -38,7 +38,7 @@ const NAMED: &[(&str, &str)] = &[
 /// Lists whose items have no comma in them: a variable may give them comma separated.
 const COMMA_SEPARATED: &[&str] = &["http.api_keys", "http.cors_origins"];
 /// `VOICED_` variables that are not keys.
-const NOT_KEYS: &[&str] = &["VOICED_CONFIG", "VOICED_LOG", "VOICED_CACHE"];
+const NOT_KEYS: &[&str] = &["VOICED_CONFIG", "VOICED_LOG", "VOICED_LOG_JSON", "VOICED_CACHE"];
 
 /// One thing that is wrong, where it stands, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]

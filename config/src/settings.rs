@@ -181,4 +181,5 @@ pub struct Provider {
 pub struct Storage {
     pub state_dir: String,
     pub cache_dir: String,
+    pub calls_kept: usize,
 }

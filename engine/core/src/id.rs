@@ -1,5 +1,6 @@
 //! Names of calls and turns.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ impl fmt::Display for CallId {
 /// The epoch of a conversation. Whatever carries an older `TurnId` than the call's current one is void: barge-in
 /// and a caller who goes on after a pause are both one comparison. Grows by one for each guess at a turn's end and
 /// each cut reply; it never wraps within a call.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TurnId(pub u32);
 
 impl TurnId {

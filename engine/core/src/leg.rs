@@ -4,6 +4,7 @@ use crate::frame::{HEARD_LEN, Rate};
 use crate::id::{GuestId, TurnId};
 use crate::model::Band;
 use crate::time::MediaTime;
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Samples in a [`SpeechChunk`] at most: 20 ms at 48 kHz.
 pub const CHUNK_LEN_MAX: usize = 960;
@@ -102,7 +103,7 @@ pub enum Command {
 }
 
 /// How much of a reply the caller truly heard.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeardUntil {
     /// The phrase that was playing.
     pub phrase: u32,
@@ -111,7 +112,7 @@ pub struct HeardUntil {
 }
 
 /// From the leg to the rim; FIFO. `at` is the leg's media time: ms since the call was admitted, one clock for both ways.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub enum LegEvent {
     /// The caller began to speak (first frame of speech, not the moment of the decision).
     SpeechStarted {
@@ -143,6 +144,7 @@ pub enum LegEvent {
         /// From the caller's last speech frame to the decision.
         wait_ms: u32,
         /// End-of-turn probability that decided, 0..=1; NaN when none was had in time.
+        #[serde(deserialize_with = "number_or_nan")]
         probability: f32,
         /// The agent took the floor by command.
         by_agent: bool,
@@ -202,6 +204,11 @@ pub enum LegEvent {
         /// ms since the last sound of either side.
         quiet_ms: u32,
     },
+}
+
+/// NaN is written as null.
+fn number_or_nan<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or(f32::NAN))
 }
 
 /// What the leg heard, raw (decoded, resampled, concealed; not denoised): for local STT and recordings.

@@ -1,6 +1,7 @@
 //! The line: what a transport (Twilio, a room, the lab) gives to a call and takes from it.
 
 use crate::packet::Packet;
+use serde::{Deserialize, Serialize};
 
 /// From the caller's side. A transport sends these in order.
 #[allow(clippy::large_enum_variant)] // nearly every item is sound, and rings must hold it without allocation
@@ -17,7 +18,7 @@ pub enum FromLine {
 }
 
 /// Why a line ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Gone {
     /// The caller hung up (stop message, `completed` status).
     HungUp,

@@ -3,6 +3,7 @@
 
 use crate::frame::HeardFrame;
 use crate::id::TurnId;
+use serde::{Deserialize, Serialize};
 
 /// Samples in one window of voice activity, 32 ms at 16 kHz.
 pub const VAD_WINDOW: usize = 512;
@@ -67,7 +68,7 @@ pub trait TurnJudge: Send {
 }
 
 /// What a speech-to-text session says.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum SttEvent {
     /// The current guess of what follows the last `Final`; replaces the one before.
     Interim(String),
@@ -82,8 +83,10 @@ pub enum SttEvent {
 }
 
 /// What a language model (or the offline script) answers for one turn.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum LlmEvent {
+    /// Which model of a chain answers.
+    By(String),
     /// A piece of the text to speak.
     Token(String),
     /// The conversation moves to this stage.
@@ -134,6 +137,8 @@ pub struct LlmRequest {
 /// What a text-to-speech session says; phrases come in the order they were asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum TtsEvent {
+    /// Which voice of a chain speaks from here on.
+    By(String),
     /// Sound of a phrase: mono 16-bit at the session's rate.
     Audio {
         /// Which phrase.

@@ -1,5 +1,6 @@
 //! Time as a parameter: ticks of the audio thread and positions in a call's media.
 
+use serde::{Deserialize, Serialize};
 use std::ops::{Add, Sub};
 
 /// Length of one tick and one [`crate::frame::Frame`], in ms.
@@ -10,7 +11,7 @@ pub const TICK_MS: u64 = 10;
 pub struct Tick(pub u64);
 
 /// A position in a call's media since its start, in ms. Also a span, as the difference of two positions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MediaTime(pub u64);
 
 impl MediaTime {

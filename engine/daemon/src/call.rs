@@ -26,6 +26,7 @@ use voiced_models_remote::tts::Tts;
 use voiced_rt::{CallPort, GuestPort};
 
 use crate::agent::Agent;
+use crate::flight::Flight;
 use crate::metrics::Metrics;
 use crate::replies::{Replies, Said};
 use hearing::Hearing;
@@ -96,6 +97,8 @@ pub struct CallContext {
     pub agent: Arc<Agent>,
     pub outbox: Outbox,
     pub metrics: Arc<Metrics>,
+    /// What the call was told and decided.
+    pub flight: Option<Flight>,
     pub observed: broadcast::Sender<(String, Observed)>,
     /// Told as well, of this call alone.
     pub watcher: Option<mpsc::Sender<Observed>>,
@@ -293,7 +296,11 @@ impl Call {
 
     async fn apply(&mut self, input: Input) {
         let (now, mut actions) = (self.now(), Vec::new());
+        let moment = self.context.flight.as_ref().and_then(|flight| flight.moment(now, &input));
         self.conversation.apply(now, input, &mut actions);
+        if let (Some(flight), Some(moment)) = (&mut self.context.flight, moment) {
+            flight.decided(moment, &actions);
+        }
         for action in actions {
             self.carry_out(action).await;
         }
@@ -318,7 +325,8 @@ impl Call {
             Action::Report(kind) => self.report(kind).await,
             Action::Timing(timing) => {
                 self.context.metrics.timing(&timing);
-                tracing::debug!(session = self.context.session_id, ?timing, "turn");
+                let TurnTiming { turn, ended_ms, transcript_ms, llm_ms, tts_ms, reply_ms, .. } = timing;
+                tracing::info!(session = self.context.session_id, turn = turn.0, ended_ms, transcript_ms, llm_ms, tts_ms, reply_ms, "answered");
                 self.observe(Observed::Timing(timing));
             }
             Action::End { reason } => {

@@ -11,6 +11,7 @@ use voiced_events::outbox::{Entry, Store};
 use voiced_models_local::weights::FileState;
 use voiced_models_remote::descriptor::{Descriptor, Provider, Role};
 
+use crate::flight::story::{self, Story};
 use crate::{agent, demo, dirs, lab, serve};
 
 /// A voice engine that answers phones.
@@ -20,6 +21,9 @@ struct Cli {
     /// Settings file (TOML); the environment overrides it key by key.
     #[arg(long, global = true, env = "VOICED_CONFIG")]
     config: Option<PathBuf>,
+    /// Log as JSON, a line each.
+    #[arg(long, global = true, env = "VOICED_LOG_JSON")]
+    log_json: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -41,6 +45,32 @@ enum Command {
     /// Events and their delivery.
     #[command(subcommand)]
     Events(Events),
+    /// Calls after the fact: what happened, what was decided and why.
+    #[command(subcommand)]
+    Calls(Calls),
+}
+
+#[derive(Subcommand)]
+enum Calls {
+    /// The newest calls.
+    List {
+        /// At most so many.
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+    },
+    /// One call, moment by moment.
+    Show {
+        /// Its session id or CallSid.
+        id: String,
+        /// As JSON, as `GET /calls/{id}` answers.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Runs a call's inputs through the conversation again: the same is decided, or the difference is told.
+    Replay {
+        /// Its session id or CallSid.
+        id: String,
+    },
 }
 
 #[derive(Subcommand)]
@@ -84,11 +114,16 @@ enum Events {
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("VOICED_LOG").unwrap_or_else(|_| {
-        let quiet = matches!(cli.command, Command::Demo(_) | Command::Models(_) | Command::Events(_) | Command::Check);
+        let quiet = matches!(cli.command, Command::Demo(_) | Command::Models(_) | Command::Events(_) | Command::Calls(_) | Command::Check);
         tracing_subscriber::EnvFilter::new(if quiet { "warn" } else { "info" })
     });
     // colours are for terminals: in a journal or a file they are noise
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(!cli.log_json && std::io::stderr().is_terminal()).with_writer(std::io::stderr);
+    if cli.log_json {
+        log.json().flatten_event(true).init()
+    } else {
+        log.init()
+    }
     match carry_out(cli) {
         Ok(code) => code,
         Err(error) => {
@@ -118,6 +153,7 @@ fn carry_out(cli: Cli) -> Result<ExitCode> {
         Command::Check => println!("settings are good"),
         Command::Models(models) => return runtime()?.block_on(self::models(&settings, models)),
         Command::Events(events) => self::events(&settings, &events)?,
+        Command::Calls(calls) => return self::calls(&dirs::calls(&settings.storage), calls),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -218,4 +254,57 @@ fn events(settings: &Settings, command: &Events) -> Result<()> {
 fn line(entry: &Entry) {
     let Entry { id, event, sink, state, attempts, reason } = entry;
     println!("{id:>8}  {:<40} #{:<4} {sink:<8} {state:?} after {attempts} tries  {}", event.session_id, event.sequence, reason.as_deref().unwrap_or(""));
+}
+
+fn calls(folder: &Path, calls: Calls) -> Result<ExitCode> {
+    match calls {
+        Calls::List { limit } => {
+            for Story { session_id, started_at_unix_ms, duration_ms, ended, utterances, faults, from, .. } in story::list(folder, limit) {
+                let ended = ended.as_deref().unwrap_or("-");
+                println!(
+                    "{}  {session_id}  from {from}  {} s  {utterances} utterances  {} faults  {ended}",
+                    iso(started_at_unix_ms),
+                    duration_ms / 1_000,
+                    faults.len()
+                );
+            }
+        }
+        Calls::Show { id, json: true } => println!("{}", serde_json::to_string_pretty(&story::find(folder, &id)?.story())?),
+        Calls::Show { id, json: false } => tell(&story::find(folder, &id)?.story()),
+        Calls::Replay { id } => match story::replay(&story::find(folder, &id)?) {
+            Ok(story) => {
+                tell(&story);
+                println!("run again: {} moments, the same decisions", story.moments.len());
+            }
+            Err(failed) => {
+                tell(&failed.0);
+                println!("run again, something else was decided: {}", failed.1);
+                return Ok(ExitCode::FAILURE);
+            }
+        },
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell(story: &Story) {
+    println!("{}  {} → {}  {}", story.session_id, story.from, story.to, iso(story.started_at_unix_ms));
+    for moment in &story.moments {
+        println!("{:>9.3}  {}", moment.at_ms as f64 / 1_000.0, moment.what);
+    }
+    let ms = |step: Option<u32>| step.map_or_else(|| "-".into(), |ms| ms.to_string());
+    println!("turn  over  text  model  phrase  voice  heard   (ms after the caller's last word)");
+    for turn in &story.turns {
+        let steps = [turn.ended_ms, turn.transcript_ms, turn.llm_ms, turn.phrase_ms, turn.tts_ms, turn.reply_ms].map(ms);
+        let [ended, text, model, phrase, voice, heard] = steps;
+        println!("{:>4}  {ended:>4}  {text:>4}  {model:>5}  {phrase:>6}  {voice:>5}  {heard:>5}", turn.turn);
+    }
+    if story.is_cut {
+        println!("the record ends before the call does");
+    }
+}
+
+/// ISO 8601 to the second.
+fn iso(unix_ms: u64) -> String {
+    let at = time::OffsetDateTime::UNIX_EPOCH + std::time::Duration::from_millis(unix_ms);
+    at.format(time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second]Z")).unwrap_or_default()
 }

@@ -10,6 +10,11 @@ pub fn state(storage: &Storage) -> PathBuf {
     named(&storage.state_dir).or_else(|| from_environment("STATE_DIRECTORY")).unwrap_or_else(|| home().join(".local/state/voiced"))
 }
 
+/// Where the records of calls go.
+pub fn calls(storage: &Storage) -> PathBuf {
+    state(storage).join("calls")
+}
+
 /// Where recordings go.
 pub fn recordings(settings: &Settings) -> PathBuf {
     named(&settings.livekit.recording_dir).unwrap_or_else(|| state(&settings.storage).join("recordings"))

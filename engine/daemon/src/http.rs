@@ -11,6 +11,7 @@ mod calls;
 mod jwt;
 mod openapi;
 mod rate;
+mod records;
 mod refusal;
 mod room;
 pub mod rooms;
@@ -92,7 +93,13 @@ fn webhook() -> OpenApiRouter<Arc<Api>> {
 }
 
 fn looking() -> OpenApiRouter<Arc<Status>> {
-    OpenApiRouter::new().routes(routes!(status::list)).routes(routes!(status::one)).routes(routes!(status::metrics)).routes(routes!(status::events))
+    OpenApiRouter::new()
+        .routes(routes!(status::list))
+        .routes(routes!(status::one))
+        .routes(routes!(status::metrics))
+        .routes(routes!(status::events))
+        .routes(routes!(records::list))
+        .routes(routes!(records::one))
 }
 
 fn health() -> OpenApiRouter<Arc<Status>> {

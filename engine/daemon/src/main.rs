@@ -8,6 +8,7 @@ mod cli;
 mod cpu;
 mod demo;
 mod dirs;
+mod flight;
 mod headroom;
 mod http;
 mod inference;

@@ -115,6 +115,7 @@ impl Replies {
         let hz = u64::from(self.rate.hz());
         let reply = self.by_turn.get_mut(&turn).filter(|reply| reply.attempt == attempt)?;
         let event = match event {
+            TtsEvent::By(name) => Spoken::By(name),
             TtsEvent::Audio { phrase, samples } => {
                 let before = reply.pending.len();
                 reply.resampler.process_i16(&samples, &mut reply.pending);

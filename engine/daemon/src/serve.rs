@@ -23,6 +23,7 @@ use voiced_twilio::{Secret, TwilioCounters, TwilioSettings};
 
 use crate::agent::Agents;
 use crate::backlog::{self, Backlog};
+use crate::flight::Recorder;
 use crate::http::rooms::Rooms;
 use crate::http::{self, Status};
 use crate::rooms::RoomHost;
@@ -81,7 +82,7 @@ impl Daemon {
         let backlog = Arc::new(Backlog::new(settings.events.backlog_max));
         backlog.count(&outbox).await?;
         tokio::spawn(backlog::watch(Arc::clone(&backlog), outbox.clone()));
-        let sessions = Sessions::new(engine, agents, outbox, backlog);
+        let sessions = Sessions::new(engine, agents, outbox, backlog, Recorder::start(dirs::calls(&settings.storage), settings.storage.calls_kept));
         if settings.engine.headroom_percent > 0 {
             let kept_free = f32::from(settings.engine.headroom_percent) / 100.0;
             tokio::spawn(headroom::watch(Arc::clone(&sessions.headroom), Arc::clone(&sessions.engine), kept_free));

@@ -20,6 +20,7 @@ use voiced_twilio::{IncomingCall, LineIo, Refused, Switchboard};
 use crate::agent::{Agent, Agents};
 use crate::backlog::Backlog;
 use crate::call::{self, CallContext, Line, Observed, Request};
+use crate::flight::{Flight, Head, Recorder};
 use crate::headroom::Headroom;
 use crate::metrics::Metrics;
 use crate::rooms::RoomHost;
@@ -70,6 +71,7 @@ pub struct Sessions {
     pub metrics: Arc<Metrics>,
     pub outbox: Outbox,
     pub agents: Agents,
+    pub recorder: Recorder,
     backlog: Arc<Backlog>,
     live: Mutex<BTreeMap<String, Live>>,
     /// Told of each end.
@@ -80,13 +82,14 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    pub fn new(engine: Arc<Engine>, agents: Agents, outbox: Outbox, backlog: Arc<Backlog>) -> Arc<Self> {
+    pub fn new(engine: Arc<Engine>, agents: Agents, outbox: Outbox, backlog: Arc<Backlog>, recorder: Recorder) -> Arc<Self> {
         Arc::new(Self {
             engine,
             headroom: Arc::default(),
             metrics: Arc::default(),
             outbox,
             agents,
+            recorder,
             backlog,
             live: Mutex::default(),
             ended: watch::Sender::default(),
@@ -153,11 +156,21 @@ impl Sessions {
         })?;
         let (cancel, cancelled) = watch::channel(None);
         tracing::info!(session = session_id, from = session.from, to = session.to, "call taken");
-        self.live().insert(session_id.clone(), Live { session, cancel });
         self.metrics.calls_taken.add(1);
+        let head = Head {
+            session_id: session_id.clone(),
+            call_sid: call_sid.clone(),
+            from: session.from.clone(),
+            to: session.to.clone(),
+            started_at_unix_ms: session.started_at_unix_ms,
+            providers: agent.stt.iter().map(|link| link.breaker.name().to_owned()).collect(),
+            settings: agent.conversation.clone(),
+        };
+        self.live().insert(session_id.clone(), Live { session, cancel });
         let context = CallContext {
             session_id: session_id.clone(),
             call_sid,
+            flight: Flight::begin(&self.recorder, &head),
             metadata,
             agent,
             outbox: self.outbox.clone(),

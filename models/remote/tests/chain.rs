@@ -54,7 +54,9 @@ fn failed(text: &str) -> LlmEvent {
 
 async fn ask(chain: &LlmChain, tries: u32) -> Vec<LlmEvent> {
     let request = LlmRequest { turn: TurnId(1), stage: String::new(), history: Vec::new(), begun: String::new(), tries };
-    all(chain.ask(request)).await
+    let mut events = all(chain.ask(request)).await;
+    events.retain(|event| !matches!(event, LlmEvent::By(_)));
+    events
 }
 
 async fn all<T>(mut events: mpsc::Receiver<T>) -> Vec<T> {

@@ -277,6 +277,7 @@ impl Conversation {
         let Some(answer) = self.answer.as_mut().filter(|answer| answer.reply.id == id && !answer.closed) else { return };
         answer.progress_at = now;
         match event {
+            LlmEvent::By(_) => {}
             LlmEvent::Token(text) => {
                 answer.token_at.get_or_insert(now);
                 let phrases = answer.reply.say(&text);
@@ -316,6 +317,7 @@ impl Conversation {
     pub(super) fn voice_says(&mut self, now: MediaTime, id: ReplyId, event: &Spoken, actions: &mut Vec<Action>) {
         let Some(answer) = self.answer.as_mut().filter(|answer| answer.reply.id == id) else { return };
         match *event {
+            Spoken::By(_) => {}
             Spoken::Audio { phrase, ms } => {
                 answer.sound_at.get_or_insert(now);
                 answer.reply.sounded(phrase, ms);

@@ -5,9 +5,10 @@ use crate::id::TurnId;
 use crate::leg::{Command, LegEvent};
 use crate::line::Gone;
 use crate::model::{LlmEvent, LlmRequest, SttEvent};
+use serde::{Deserialize, Serialize};
 
 /// What the agent says by itself, fixed for a call.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
     /// Said as soon as the call is up; `None`: the caller speaks first.
     pub greeting: Option<String>,
@@ -24,8 +25,10 @@ pub struct Settings {
 }
 
 /// What the rim tells about the sound of a reply; the sound itself does not pass through the conversation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Spoken {
+    /// Which voice of a chain speaks from here on.
+    By(String),
     /// So much more sound of a phrase has come.
     Audio {
         /// Which phrase.
@@ -40,7 +43,7 @@ pub enum Spoken {
 }
 
 /// One thing that happened.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Input {
     /// The leg was admitted: the call is up.
     Started,
@@ -137,6 +140,27 @@ pub enum Action {
         /// Why, in the words of [`CallEventKind::CallEnded`].
         reason: &'static str,
     },
+}
+
+impl Action {
+    /// The decision in words, for the record of a call; what tells the leg of the transcript is none.
+    pub fn decision(&self) -> Option<String> {
+        Some(match self {
+            Self::Command(Command::Hint(_)) | Self::Timing(_) => return None,
+            Self::Command(command) => format!("{command:?}"),
+            Self::Finalize => "asks for a settled text".into(),
+            Self::Ask { attempt, request } if request.tries == 0 => format!("asks the model, turn {} attempt {attempt}", request.turn.0),
+            Self::Ask { attempt, request } => format!("asks the model to go on, turn {} attempt {attempt}, behind {:?}", request.turn.0, request.begun),
+            Self::CancelBefore(turn) => format!("drops replies before turn {}", turn.0),
+            Self::Synthesize { turn, attempt, phrase, text } => format!("speaks turn {} attempt {attempt} phrase {phrase}: {text}", turn.0),
+            Self::EndReply { turn, attempt, phrases } => format!("turn {} attempt {attempt} has {phrases} phrases", turn.0),
+            Self::Release { turn, attempt } => format!("lets turn {} attempt {attempt} be heard", turn.0),
+            Self::Report(CallEventKind::CallInitiated { .. }) => "reports the call's begin".into(),
+            Self::Report(CallEventKind::Utterance { speaker, text, stage, .. }) => format!("reports {speaker:?} at {stage}: {text}"),
+            Self::Report(CallEventKind::CallEnded { final_stage, reason, .. }) => format!("reports the call's end at {final_stage}: {reason}"),
+            Self::End { reason } => format!("ends the call: {reason}"),
+        })
+    }
 }
 
 /// Steps of one answered turn, each in ms since the caller's last speech frame; `None`: it did not come to that. A

@@ -17,7 +17,7 @@ fn play(script: &Script, callers: &[&str]) -> Vec<(String, String, bool)> {
                     LlmEvent::Stage(next) => stage = next,
                     LlmEvent::Token(text) => said.push_str(&text),
                     LlmEvent::HangUp => hung_up = true,
-                    LlmEvent::Done | LlmEvent::Failed(_) => {}
+                    LlmEvent::By(_) | LlmEvent::Done | LlmEvent::Failed(_) => {}
                 }
             }
             (stage.clone(), said, hung_up)

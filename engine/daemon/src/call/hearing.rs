@@ -206,7 +206,7 @@ impl Hearing {
         let unsent = Bytes::from(std::mem::take(&mut self.unsent));
         let sound: Vec<Bytes> = unsettled.into_iter().chain(self.kept.drain(..)).chain([unsent]).collect();
         self.catch_up(had, &sound.concat());
-        SttEvent::Switched(reason)
+        SttEvent::Switched(format!("{reason}; {} hears on", self.agent.stt[self.at].breaker.name()))
     }
 
     fn next_provider(&mut self) -> bool {

@@ -189,6 +189,13 @@ impl Host {
         store.list(false, 10_000).expect("entries")
     }
 
+    /// Where the record of a call is.
+    pub fn record_of(&self, call_sid: &str) -> PathBuf {
+        let calls = std::fs::read_dir(self.state.path().join("calls")).expect("records");
+        let files: Vec<_> = calls.map(|entry| entry.expect("an entry").path()).collect();
+        files.into_iter().find(|file| file.to_string_lossy().contains(call_sid)).expect("a record")
+    }
+
     /// What the daemon has logged since its start.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log_file()).unwrap_or_default()

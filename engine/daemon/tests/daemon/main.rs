@@ -13,6 +13,7 @@ mod chains;
 mod crash;
 mod dialogue;
 mod faults;
+mod flight;
 mod frontend;
 mod limits;
 mod operator;

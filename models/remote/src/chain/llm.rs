@@ -85,6 +85,7 @@ async fn answer(links: &[Link<dyn Llm>], request: LlmRequest, events: &mpsc::Sen
                     None => permit.failed("ended without an answer"),
                     Some(first) => {
                         race.won();
+                        say(events, LlmEvent::By(links[link].breaker.name().to_owned())).await;
                         return tell(first, rest, permit, links.len() > 1, events).await;
                     }
                 }

@@ -100,6 +100,7 @@ impl Speaking {
                 return self.say(TtsEvent::Failed(reasons.join("; "))).await;
             };
             let may_be_left = order.has_more(&links);
+            self.say(TtsEvent::By(links[link].breaker.name().to_owned())).await;
             let spoken_before = self.owed.front().map_or(0, |owed| owed.samples);
             match self.speak(&*links[link].provider, permit, may_be_left).await {
                 End::Said => return,
@@ -189,7 +190,7 @@ impl Speaking {
                 }
                 self.say(TtsEvent::PhraseDone(phrase)).await;
             }
-            TtsEvent::Failed(_) => {}
+            TtsEvent::By(_) | TtsEvent::Failed(_) => {}
         }
     }
 

@@ -32,6 +32,7 @@ fn told(events: Vec<TtsEvent>) -> (Vec<(u32, usize)>, Option<String>) {
                 samples += sound.len();
             }
             TtsEvent::PhraseDone(phrase) => done.push((phrase, std::mem::take(&mut samples))),
+            TtsEvent::By(_) => {}
             TtsEvent::Failed(text) => failure = Some(text),
         }
     }

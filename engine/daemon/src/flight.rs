@@ -1,0 +1,112 @@
+//! The flight recorder: what a call was told and what it decided, to be asked afterwards.
+//!
+//! A record is a file of JSON lines. The first holds who called and the conversation's settings; each further one an input
+//! of the pure conversation, when it came, and the decisions that followed. So a record can be told as a story ([`story`])
+//! and run again through the same code ([`story::replay`]), which has to decide the same. Ticks that decided nothing are
+//! kept as times only.
+
+mod recorder;
+pub mod story;
+
+use serde::{Deserialize, Serialize};
+use voiced_core::conversation::{Action, Input, Settings};
+use voiced_core::time::MediaTime;
+
+pub use recorder::Recorder;
+use recorder::{Page, Pages};
+
+/// What is kept of one call, in bytes: an hour of lively talk. The rest of a longer one is not recorded.
+const RECORD_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Lines that wait for the disk, in bytes.
+const PAGE_BYTES: usize = 16 * 1024;
+
+/// The first line of a record.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Head {
+    pub session_id: String,
+    pub call_sid: Option<String>,
+    pub from: String,
+    pub to: String,
+    pub started_at_unix_ms: u64,
+    /// Who may hear, best first; who answers and speaks is told with each reply.
+    pub providers: Vec<String>,
+    pub settings: Settings,
+}
+
+/// A further line.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Moment {
+    /// ms since the call's begin.
+    pub at: u64,
+    /// Ticks since the last line, which decided nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ticks: Vec<u64>,
+    /// What happened; `None`: the record was cut here.
+    pub input: Option<Input>,
+    /// What was decided.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub decided: Vec<String>,
+}
+
+/// Records one call. Never waits: what the disk does not take in time is missing, and the record says so.
+pub struct Flight {
+    pages: Pages,
+    lines: Vec<u8>,
+    ticks: Vec<u64>,
+    bytes: usize,
+    cut: bool,
+}
+
+impl Flight {
+    /// Begins a record; `None` where none is wanted.
+    pub fn begin(recorder: &Recorder, head: &Head) -> Option<Self> {
+        let pages = recorder.open(head.started_at_unix_ms, &head.session_id)?;
+        let mut flight = Self { pages, lines: Vec::new(), ticks: Vec::new(), bytes: 0, cut: false };
+        flight.line(head);
+        flight.turn_page(false);
+        Some(flight)
+    }
+
+    /// The line of an input, before the conversation consumes it.
+    pub fn moment(&self, now: MediaTime, input: &Input) -> Option<Moment> {
+        (!self.cut).then(|| Moment { at: now.ms(), ticks: Vec::new(), input: Some(input.clone()), decided: Vec::new() })
+    }
+
+    /// Keeps it with what was decided.
+    pub fn decided(&mut self, mut moment: Moment, actions: &[Action]) {
+        moment.decided = actions.iter().filter_map(Action::decision).collect();
+        let is_tick = matches!(moment.input, Some(Input::Tick));
+        // a hint is no decision that is told, but it shows that the tick mattered
+        if is_tick && actions.is_empty() {
+            return self.ticks.push(moment.at);
+        }
+        moment.ticks = std::mem::take(&mut self.ticks);
+        self.line(&moment);
+        let ended = actions.iter().any(|action| matches!(action, Action::End { .. }));
+        if self.bytes > RECORD_BYTES_MAX && !ended {
+            self.cut = true;
+            self.line(&Moment { at: moment.at, ticks: Vec::new(), input: None, decided: Vec::new() });
+        }
+        // what was reported is worth a look even if the host dies now
+        if ended || self.cut || self.lines.len() > PAGE_BYTES || actions.iter().any(|action| matches!(action, Action::Report(_))) {
+            self.turn_page(ended);
+        }
+    }
+
+    fn line(&mut self, line: &impl Serialize) {
+        let before = self.lines.len();
+        if serde_json::to_writer(&mut self.lines, line).is_ok() {
+            self.lines.push(b'\n');
+        } else {
+            self.lines.truncate(before); // never: all of it fits JSON
+        }
+        self.bytes += self.lines.len() - before;
+    }
+
+    fn turn_page(&mut self, last: bool) {
+        let lines = std::mem::take(&mut self.lines);
+        if !self.pages.send(Page { lines, last }) {
+            self.cut = true; // a record with a hole could not be run again
+        }
+    }
+}
