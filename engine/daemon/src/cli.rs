@@ -120,9 +120,9 @@ pub fn run() -> ExitCode {
     // colours are for terminals: in a journal or a file they are noise
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(!cli.log_json && std::io::stderr().is_terminal()).with_writer(std::io::stderr);
     if cli.log_json {
-        log.json().flatten_event(true).init()
+        log.json().flatten_event(true).init();
     } else {
-        log.init()
+        log.init();
     }
     match carry_out(cli) {
         Ok(code) => code,
