@@ -292,10 +292,11 @@ impl Bridge {
         }
     }
 
-    /// The agent has the floor unless somebody took it over.
+    /// The agent has the floor unless somebody took it over or sent the agent out.
     async fn relieve(&self) {
         let taken = self.people.values().any(|person| person.mode == SupervisorMode::Takeover);
-        self.tell(Input::AgentMaySpeak(!taken)).await;
+        let sent_out = self.host.live().get(&self.agent.name()).is_some_and(|live| live.without_agent);
+        self.tell(Input::AgentMaySpeak(!taken && !sent_out)).await;
     }
 
     async fn tell(&self, input: Input) {

@@ -135,8 +135,9 @@ async fn a_server_without_egress_says_so_and_the_call_goes_on() {
     agent_sounds(&mut ann, true).await;
     agent_sounds(&mut ann, false).await;
     let (status, body) = post(&host, &format!("/room/{room}/recording"), json!({ "enable": true })).await;
-    assert_eq!(status, 503, "{body}");
-    assert!(body.to_string().contains("egress"), "{body}");
+    // the server waits for such a service for as long as we wait for the server
+    assert!(matches!(status, 503 | 504), "{status} {body}");
+    assert!(body.to_string().contains("LiveKit") || body.to_string().contains("egress"), "{body}");
     ann.send(&sink).expect("ann speaks");
     agent_sounds(&mut ann, true).await;
     assert_eq!(post(&host, &format!("/room/{room}/recording"), json!({ "enable": false })).await.0, 200, "nothing is under way");
