@@ -46,6 +46,8 @@ pub(crate) struct Membership {
     answer: Option<proto::SessionDescription>,
     publisher_up: bool,
     subscriber_up: bool,
+    /// The server offers a connection to listen.
+    subscribes: bool,
     connected: bool,
     pub out: Out,
 }
@@ -82,6 +84,7 @@ impl Membership {
             answer: None,
             publisher_up: false,
             subscriber_up: false,
+            subscribes: true,
             connected: false,
             out: Out::default(),
         }
@@ -94,6 +97,7 @@ impl Membership {
         }
         self.room = join.room.as_ref().map(|room| room.name.clone()).unwrap_or_default();
         (self.offered, self.publisher_up, self.subscriber_up, self.offer, self.answer) = (false, false, false, None, None);
+        self.subscribes = join.subscriber_primary;
         self.mail.rejoined();
         self.subscribed.rejoined();
         for track in &mut self.published {
@@ -128,9 +132,9 @@ impl Membership {
         }
     }
 
-    /// Both connections are up, since the join or the last resume.
+    /// The connections are up, since the join or the last resume. To who may not subscribe the server offers none to listen.
     pub fn is_up(&self) -> bool {
-        self.publisher_up && self.subscriber_up
+        self.publisher_up && (self.subscriber_up || !self.subscribes)
     }
 
     /// Who is there.

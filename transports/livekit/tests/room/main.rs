@@ -11,6 +11,7 @@ use server::Server;
 use std::time::Duration;
 use voiced_core::packet::Codec;
 use voiced_lab::livekit::ServerSettings;
+use voiced_livekit::token::{Grants, ParticipantToken};
 use voiced_livekit::{DisconnectReason, LiveKit, MediaSettings, RoomEvent, RpcError, TextOptions};
 
 fn livekit() -> LiveKit {
@@ -62,6 +63,26 @@ async fn two_participants_hear_each_other_in_opus() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_track_of_mu_law_arrives_as_mu_law() {
     hear_each_other(Codec::Mulaw, "audio/pcmu").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_not_subscribe_is_connected_and_stays() {
+    let Some(server) = Server::start(None).await else { return };
+    let livekit = livekit();
+    let token = ParticipantToken { grants: Grants { subscribe: false, ..Grants::default() }, ..ParticipantToken::new("room", "ann") };
+    let token = server.keys().participant_token(&token).expect("a token");
+    let options = person::options(server.url().as_str(), token.expose(), "ann", Codec::Mulaw);
+    let (_room, mut events) = livekit.join(options).await.expect("let in");
+    let connected = async {
+        loop {
+            match events.recv().await.expect("ann is in the room") {
+                RoomEvent::Connected => return,
+                RoomEvent::Reconnected { .. } => panic!("taken for lost"),
+                _ => {}
+            }
+        }
+    };
+    tokio::time::timeout(person::PATIENCE, connected).await.expect("connected");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
