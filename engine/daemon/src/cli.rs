@@ -11,7 +11,7 @@ use voiced_events::outbox::{Entry, Store};
 use voiced_models_local::weights::FileState;
 use voiced_models_remote::descriptor::{Descriptor, Provider, Role};
 
-use crate::{agent, demo, dirs, lab, serve};
+use crate::{agent, demo, dirs, lab, linger, live, serve};
 
 /// A voice engine that answers phones.
 #[derive(Parser)]
@@ -27,11 +27,19 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Answer calls until SIGTERM, then drain.
-    Serve,
+    Serve {
+        /// Let calls outlive a stop of the service: see systemd/voiced.service.
+        #[arg(long)]
+        linger: bool,
+    },
     /// A spoken dialogue on this machine: daemon and phone on loopback, offline models, no keys.
     Demo(demo::DemoArgs),
     /// Say everything that is wrong with the settings, at once.
-    Check,
+    Check {
+        /// Say instead who runs here, and who still talks.
+        #[arg(long)]
+        live: bool,
+    },
     /// Fake providers, and telephones that measure a daemon.
     #[command(subcommand)]
     Lab(lab::Lab),
@@ -84,11 +92,11 @@ enum Events {
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("VOICED_LOG").unwrap_or_else(|_| {
-        let quiet = matches!(cli.command, Command::Demo(_) | Command::Models(_) | Command::Events(_) | Command::Check);
+        let quiet = matches!(cli.command, Command::Demo(_) | Command::Models(_) | Command::Events(_) | Command::Check { .. });
         tracing_subscriber::EnvFilter::new(if quiet { "warn" } else { "info" })
     });
-    // colours are for terminals: in a journal or a file they are noise
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).init();
+    // colours are for terminals: in a journal or a file they are noise; a log that cannot be written must not end a call
+    tracing_subscriber::fmt().log_internal_errors(false).with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).init();
     match carry_out(cli) {
         Ok(code) => code,
         Err(error) => {
@@ -100,7 +108,7 @@ pub fn run() -> ExitCode {
 
 fn carry_out(cli: Cli) -> Result<ExitCode> {
     let (settings, mut problems) = read(cli.config.as_deref());
-    if let (Command::Check, Some(settings)) = (&cli.command, &settings) {
+    if let (Command::Check { live: false }, Some(settings)) = (&cli.command, &settings) {
         problems.extend(beyond_settings(settings));
     }
     let Some(settings) = settings.filter(|_| problems.is_empty()) else {
@@ -112,10 +120,12 @@ fn carry_out(cli: Cli) -> Result<ExitCode> {
     };
     let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the async runtime does not start");
     match cli.command {
-        Command::Serve => runtime()?.block_on(serve::until_stopped(settings))?,
+        Command::Serve { linger: true } => return runtime()?.block_on(linger::watch()),
+        Command::Serve { linger: false } => runtime()?.block_on(serve::until_stopped(settings))?,
         Command::Demo(args) => return runtime()?.block_on(demo::run(settings, args)),
         Command::Lab(lab) => return runtime()?.block_on(lab::run(lab)),
-        Command::Check => println!("settings are good"),
+        Command::Check { live: true } => live::print(&settings)?,
+        Command::Check { live: false } => println!("settings are good"),
         Command::Models(models) => return runtime()?.block_on(self::models(&settings, models)),
         Command::Events(events) => self::events(&settings, &events)?,
     }
@@ -197,7 +207,7 @@ async fn models(settings: &Settings, command: Models) -> Result<ExitCode> {
 }
 
 fn events(settings: &Settings, command: &Events) -> Result<()> {
-    let file = dirs::state(&settings.storage).join("events.db");
+    let file = dirs::event_store(&settings.storage);
     if !file.exists() {
         bail!("no events yet: {} does not exist (storage.state_dir)", file.display());
     }

@@ -10,6 +10,11 @@ pub fn state(storage: &Storage) -> PathBuf {
     named(&storage.state_dir).or_else(|| from_environment("STATE_DIRECTORY")).unwrap_or_else(|| home().join(".local/state/voiced"))
 }
 
+/// The event store.
+pub fn event_store(storage: &Storage) -> PathBuf {
+    state(storage).join("events.db")
+}
+
 /// Where recordings go.
 pub fn recordings(settings: &Settings) -> PathBuf {
     named(&settings.livekit.recording_dir).unwrap_or_else(|| state(&settings.storage).join("recordings"))

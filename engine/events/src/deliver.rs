@@ -137,11 +137,17 @@ impl Delivery {
     }
 
     async fn search(&mut self) -> Result<(), OutboxError> {
-        let asked = Instant::now();
         let (name, pause_max_ms) = (self.sink.name(), self.backoff.pause_max().as_millis() as u64);
-        let due = self.outbox.with(move |store| store.due(name, unix_ms(), pause_max_ms, SEARCH_MAX)).await??;
+        let (due, took) = self
+            .outbox
+            .with(move |store| {
+                let asked = Instant::now();
+                (store.due(name, unix_ms(), pause_max_ms, SEARCH_MAX), asked.elapsed())
+            })
+            .await?;
+        let due = due?;
         self.ready.extend(due.into_iter().filter(|entry| !self.under_way.contains(&entry.event.session_id)));
-        self.search_at = Instant::now() + (asked.elapsed() * POLL_PER_SEARCH).clamp(POLL, POLL_MAX);
+        self.search_at = Instant::now() + (took * POLL_PER_SEARCH).clamp(POLL, POLL_MAX);
         Ok(())
     }
 

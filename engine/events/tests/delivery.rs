@@ -241,3 +241,15 @@ async fn a_call_that_is_connected_once_more_goes_on_with_its_numbers_and_its_sec
     let expected = CallEventKind::CallEnded { duration_seconds: 1.0, total_turns: 1, final_stage: "issue".into(), reason: "crashed".into() };
     assert_eq!((last.sequence, last.kind), (5, expected));
 }
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_by_a_day_does_not_hold_deliveries_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = claimed(&folder.path().join("outbox.db"));
+    store.record(call("phone-CA1").iter()).unwrap();
+    let (day, minute) = (86_400_000, 60_000);
+    let first = store.due("ema", day, minute, 1).unwrap().remove(0);
+    store.again(&first, day + 1_000, "busy").unwrap();
+    assert!(store.due("ema", day, minute, 1).unwrap().is_empty(), "put off");
+    assert_eq!(store.due("ema", 5, minute, 1).unwrap().len(), 1, "by a clock that is no more");
+}

@@ -11,12 +11,16 @@ mod backlog;
 mod bridge;
 mod crash;
 mod dialogue;
+mod disk;
 mod faults;
 mod frontend;
+mod kill;
 mod limits;
 mod operator;
+mod restart;
 mod rooms;
 mod rudeness;
+mod standstill;
 mod trust;
 
 use std::time::{Duration, Instant};

@@ -94,14 +94,15 @@ fn keep(aside: &Path, store: &mut Store) -> Result<usize, OutboxError> {
                 store.record(batch.iter().map(|(_, event)| event))?;
                 settle(&old, &batch, store)?;
             }
-            Err(_) => match one(&old, after + 1) {
-                Ok(Some(event)) => {
-                    (after, skipped, kept) = (after + 1, 0, kept + 1);
+            Err(_) => {
+                after += 1;
+                skipped += 1;
+                if let Ok(Some(event)) = one(&old, after) {
+                    (skipped, kept) = (0, kept + 1);
                     store.record(std::iter::once(&event))?;
                     settle(&old, &[(after, event)], store)?;
                 }
-                Ok(None) | Err(_) => (after, skipped) = (after + 1, skipped + 1),
-            },
+            }
         }
     }
     Ok(kept)

@@ -166,3 +166,30 @@ pub(super) fn told(health: &StoreHealth, salvage: &Salvage) {
         salvage.aside.display()
     );
 }
+
+#[cfg(test)]
+mod tests {
+    use voiced_core::event::CallEventKind;
+
+    use super::*;
+
+    #[test]
+    fn on_a_disk_that_became_read_only_events_wait_until_it_can_be_written_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut store = Store::open(&folder.path().join("events.db"), &["ema"]).expect("a store");
+        store.claim().expect("a claim");
+        let mut writer = Writer { store, live: broadcast::channel(8).0, health: Arc::default(), again_at: None };
+        let kind = CallEventKind::CallInitiated { metadata: std::collections::BTreeMap::default(), started_at_unix_ms: 0 };
+        let event = CallEvent { session_id: "CA1".into(), call_sid: None, at_unix_ms: 0, sequence: 0, kind };
+        let read_only = |writer: &Writer, on: bool| writer.store.connection.pragma_update(None, "query_only", on).expect("a pragma");
+        read_only(&writer, true);
+        assert!(!writer.write(std::slice::from_ref(&event)));
+        assert!(writer.health.trouble().is_some_and(|trouble| trouble.contains("readonly")), "{:?}", writer.health.trouble());
+        read_only(&writer, false);
+        assert!(!writer.write(&[]), "not asked again at once");
+        writer.again_at = None;
+        assert!(writer.write(&[]));
+        assert_eq!((writer.health.unwritten(), writer.store.list(false, 9).map_or(0, |all| all.len())), (0, 1));
+        assert_eq!(writer.health.trouble(), None);
+    }
+}
