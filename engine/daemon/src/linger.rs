@@ -12,8 +12,8 @@ use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-/// Says to the child that its standard input ends when the main process does.
-const WATCHED: &str = "VOICED_LINGER";
+/// Says to the child (not a setting, so without VOICED_) that its standard input ends when the main process does.
+const WATCHED: &str = "LINGERS_UNTIL_STDIN_ENDS";
 /// Name the process that systemd started; the child is another one.
 const OF_THE_MAIN_PROCESS: [&str; 2] = ["LISTEN_PID", "WATCHDOG_PID"];
 

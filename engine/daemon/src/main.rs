@@ -24,6 +24,7 @@ mod replies;
 mod rooms;
 mod serve;
 mod sessions;
+mod soak;
 
 use std::process::ExitCode;
 

@@ -53,7 +53,7 @@ async fn a_line_that_stood_still_for_3_s_is_heard_and_answered_at_once_again() {
 async fn a_caller_who_reads_nothing_for_long_is_let_go_and_the_place_is_free() {
     let host = Host::start(Script::default(), &[("VOICED_TWILIO__IDLE_TIMEOUT_S", "2")]).await;
     let phone = host.phone();
-    let gone = call(&phone, script([listen(), Step::Stall { ms: 6_000 }])).await;
+    let gone = call(&phone, script([listen(), Step::Stall { ms: 6_000 }, Step::Wait { ms: 10_000 }])).await;
     assert_eq!(gone.outcome, Outcome::AgentHungUp);
     until("the place is free", async || host.metric("voiced_calls{thread=\"0\"}").await == 0).await;
     story::of(&host, &gone.call_sid).await;
