@@ -67,7 +67,7 @@ pub async fn main_process_ends() {
         }
         Err(error) => {
             tracing::error!(%error, "the end of the main process will not be noticed");
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

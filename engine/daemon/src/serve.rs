@@ -180,7 +180,11 @@ fn router(settings: &Settings, address: SocketAddr, verify_signatures: bool, ses
         ..TwilioSettings::new(public.parse().context("server.webhook_url")?)
     };
     let own = http::router(settings, address, rooms.map(|rooms| Arc::clone(rooms) as Arc<dyn Rooms>), status)?;
-    Ok(own.merge(voiced_twilio::router(twilio, Arc::new(Desk { sessions: Arc::clone(sessions), rooms: rooms.cloned(), drain_redirect_url: settings.twilio.drain_redirect_url.clone() }), twilio_counters)))
+    Ok(own.merge(voiced_twilio::router(
+        twilio,
+        Arc::new(Desk { sessions: Arc::clone(sessions), rooms: rooms.cloned(), drain_redirect_url: settings.twilio.drain_redirect_url.clone() }),
+        twilio_counters,
+    )))
 }
 
 /// The rooms of the configured LiveKit server.

@@ -30,6 +30,8 @@ use daemon::Daemon;
 const WARM_UP: Duration = Duration::from_secs(30);
 /// Longest call, s.
 const CALL_S: u64 = 40;
+/// For the last calls to end, amid faults.
+const CALLS_END: Duration = Duration::from_mins(1);
 /// Between two kills.
 const KILL_EVERY: Duration = Duration::from_secs(8);
 /// What is owed at the end must be delivered within this.
@@ -53,9 +55,11 @@ pub struct SoakArgs {
     json: Option<PathBuf>,
 }
 
-/// What callers met.
+/// What callers are to do, and what they met.
 #[derive(Default)]
 struct Callers {
+    /// No new calls for now.
+    pause: AtomicBool,
     whole: AtomicU64,
     cut_off: AtomicU64,
     refused: AtomicU64,
@@ -82,6 +86,11 @@ pub async fn run(args: &SoakArgs, lines: Vec<Line>) -> Result<ExitCode> {
     let faults = tokio::spawn(faults::run(Arc::clone(&fakes), Arc::clone(&ema), Arc::clone(&daemon), StdRng::seed_from_u64(seed), Arc::clone(&stop)));
     let all = Duration::from_mins(args.minutes);
     let steady = samples(&daemon, all * 2 / 3).await;
+    // the same process without calls again: what it holds now, it holds for good
+    callers.pause.store(true, Relaxed);
+    daemon.settle(CALLS_END).await;
+    let rest = daemon.sample().context("the daemon is gone")?;
+    callers.pause.store(false, Relaxed);
     let kills = kills(&daemon, all / 3, &mut StdRng::seed_from_u64(!seed)).await?;
     stop.store(true, Relaxed);
     while phones.join_next().await.is_some() {}
@@ -90,7 +99,6 @@ pub async fn run(args: &SoakArgs, lines: Vec<Line>) -> Result<ExitCode> {
 
     daemon.settle(SETTLE).await;
     let account = Account::of(&daemon.store(), &ema)?;
-    let rest = daemon.sample().unwrap_or_default();
     let more_files = rest.files as i64 - at_rest.files as i64;
     let count = |count: &AtomicU64| count.load(Relaxed);
     let report = json!({
@@ -98,7 +106,7 @@ pub async fn run(args: &SoakArgs, lines: Vec<Line>) -> Result<ExitCode> {
         "calls": { "whole": count(&callers.whole), "cut_off": count(&callers.cut_off), "refused": count(&callers.refused), "lines_answered": count(&callers.answered) },
         "faults": faults, "kills": kills,
         "events": { "stored": account.stored, "lost": account.lost, "undelivered": account.undelivered, "out_of_order": account.out_of_order, "calls_without_end": account.without_end, "deliveries": account.deliveries },
-        "memory": { "at_rest_kb": at_rest.memory_kb, "highest_kb": steady.iter().map(|sample| sample.memory_kb).max(), "slope_kb_per_minute": slope_per_minute(&steady, |sample| sample.memory_kb) },
+        "memory": { "at_rest_kb": at_rest.memory_kb, "at_rest_after_kb": rest.memory_kb, "highest_kb": steady.iter().map(|sample| sample.memory_kb).max(), "slope_kb_per_minute": slope_per_minute(&steady, |sample| sample.memory_kb) },
         "files": { "at_rest": at_rest.files, "at_rest_after": rest.files, "slope_per_minute": slope_per_minute(&steady, |sample| sample.files) },
         "worst_tick_us_at_most": daemon.worst_tick_us().await,
     });
@@ -119,6 +127,10 @@ pub async fn run(args: &SoakArgs, lines: Vec<Line>) -> Result<ExitCode> {
 /// Calls again and again, each time otherwise.
 async fn caller(daemon: Arc<Daemon>, lines: Vec<Line>, mut rng: StdRng, callers: Arc<Callers>, stop: Arc<AtomicBool>) {
     while !stop.load(Relaxed) {
+        if callers.pause.load(Relaxed) {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        }
         let script = script(&lines, &mut rng);
         let phone = daemon.phone();
         match phone.call(script, &|_: u64, _: PhoneEvent<'_>| {}).await {

@@ -99,7 +99,8 @@ pub async fn metrics(State(status): State<Arc<Status>>) -> Response {
     // a store that fails must not hide everything else
     let backlog = status.sessions.outbox.with(|store| store.backlog()).await.and_then(|backlog| backlog).unwrap_or_default();
     let rooms = status.rooms.as_ref().map(|rooms| rooms.counts()).unwrap_or_default();
-    let mut text = status.sessions.metrics.render(&status.sessions.engine.meters(), status.sessions.headroom.pressure(), &backlog, &status.twilio.read(), &rooms);
+    let mut text =
+        status.sessions.metrics.render(&status.sessions.engine.meters(), status.sessions.headroom.pressure(), &backlog, &status.twilio.read(), &rooms);
     metrics::store(&mut text, status.sessions.outbox.health());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }

@@ -73,12 +73,6 @@ pub struct Sample {
     pub files: u64,
 }
 
-impl Default for Sample {
-    fn default() -> Self {
-        Self { at: Instant::now(), memory_kb: 0, files: 0 }
-    }
-}
-
 impl Sample {
     pub fn of(pid: u32) -> Option<Self> {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;

@@ -63,15 +63,7 @@ pub fn heal(fakes: &FakeProviders, ema: &EmaReceiver) {
 }
 
 fn provider(rng: &mut StdRng) -> Fault {
-    let faults = [
-        Fault::NeverAnswers,
-        Fault::HalfOpen,
-        Fault::DiesMidReply,
-        Fault::StallsMidReply,
-        Fault::TooManyRequests,
-        Fault::ServerError,
-        Fault::Garbage,
-    ];
+    let faults = [Fault::NeverAnswers, Fault::HalfOpen, Fault::DiesMidReply, Fault::StallsMidReply, Fault::TooManyRequests, Fault::ServerError, Fault::Garbage];
     faults[rng.random_range(0..faults.len())]
 }
 
@@ -86,7 +78,12 @@ fn receiver(rng: &mut StdRng) -> Option<Behaviour> {
 
 /// Bytes that begin like a request, or like nothing.
 fn garbage(rng: &mut StdRng) -> Vec<u8> {
-    let heads: [&[u8]; 4] = [b"POST /twilio/voice HTTP/1.1\r\nHost: x\r\nContent-Length: 4000\r\nConnection: close\r\n\r\n", b"GET /twilio/stream/CA1 HTTP/1.1\r\n", b"", b"\x16\x03\x01"];
+    let heads: [&[u8]; 4] = [
+        b"POST /twilio/voice HTTP/1.1\r\nHost: x\r\nContent-Length: 4000\r\nConnection: close\r\n\r\n",
+        b"GET /twilio/stream/CA1 HTTP/1.1\r\n",
+        b"",
+        b"\x16\x03\x01",
+    ];
     let mut bytes = heads[rng.random_range(0..heads.len())].to_vec();
     bytes.extend((0..rng.random_range(1..4_000)).map(|_| rng.random::<u8>()));
     bytes

@@ -53,7 +53,8 @@ impl Former {
     }
 
     /// True while a process of its group lives.
-    pub fn lives(&self) -> bool {
+    pub fn lives(&mut self) -> bool {
+        let _ = self.daemon.try_wait(); // else the main process would count, dead as it is
         signal("0", &format!("-{}", self.daemon.id()))
     }
 }

@@ -118,7 +118,8 @@ fn check(host: &Host, witness: &BTreeMap<String, CallEvent>, reports: &[CallRepo
     }
     for report in reports {
         let answered = report.utterances.iter().filter(|said| said.response_ms.is_some_and(|ms| said.until_ms + ms + SETTLED_MS < report.duration_ms)).count();
-        let heard = by_session.get(&format!("phone-{}", report.call_sid)).into_iter().flatten().filter(|event| event.body["data"]["speaker"] == "tenant").count();
+        let heard =
+            by_session.get(&format!("phone-{}", report.call_sid)).into_iter().flatten().filter(|event| event.body["data"]["speaker"] == "tenant").count();
         assert!(heard >= answered, "{}: {answered} lines were answered and {heard} are told of", report.call_sid);
     }
 }

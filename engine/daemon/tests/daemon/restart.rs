@@ -1,12 +1,11 @@
 //! Restarts that nobody on the phone notices, and the end of those that cannot wait.
 
-use voiced_lab::phone::{Outcome, Step};
+use voiced_lab::phone::{Outcome, Sign, Step};
 use voiced_lab::providers::Script;
 
 use crate::caller::{call, conversation, listen, say, script, wait_for};
 use crate::host::{AUTH_TOKEN, Host};
 use crate::{story, stranger, until};
-use voiced_lab::phone::Sign;
 
 #[tokio::test]
 async fn a_restart_loses_no_call_the_old_process_talks_on_while_the_new_one_answers() {
@@ -30,7 +29,7 @@ async fn a_restart_loses_no_call_the_old_process_talks_on_while_the_new_one_answ
         answered.give();
         (old, fresh)
     };
-    let (talking, (old, fresh)) = tokio::join!(talking, restart);
+    let (talking, (mut old, fresh)) = tokio::join!(talking, restart);
     assert_eq!(talking.outcome, Outcome::CallerHungUp, "it ended as the caller wished");
     assert!(talking.utterances.iter().all(|said| said.response_ms.is_some()), "{:?}", talking.utterances);
     for report in [&talking, &fresh] {
@@ -48,7 +47,7 @@ async fn what_an_old_process_could_not_deliver_is_delivered_by_the_new_one() {
     let phone = host.phone();
     let report = call(&phone, conversation(&["My kitchen sink is leaking."])).await;
     host.terminate();
-    let old = host.stand_by();
+    let mut old = host.stand_by();
     host.restart().await;
     until("the old process is gone", async || !old.lives()).await;
     host.receiver_fails(false);

@@ -46,9 +46,7 @@ impl Store {
         let sqlite = |source| OutboxError::Sqlite { path: path.clone(), source };
         // nobody sees the row before its lock is held
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(sqlite)?;
-        transaction
-            .execute("INSERT INTO owners (pid, since_unix_ms) VALUES (?, ?)", params![std::process::id(), unix_ms() as i64])
-            .map_err(sqlite)?;
+        transaction.execute("INSERT INTO owners (pid, since_unix_ms) VALUES (?, ?)", params![std::process::id(), unix_ms() as i64]).map_err(sqlite)?;
         let id = transaction.last_insert_rowid();
         let file = lock_file(&path, id);
         let lock = File::create(&file).and_then(|lock| lock.try_lock().map(|()| lock).map_err(std::io::Error::from));
@@ -86,7 +84,8 @@ impl Store {
         let path = self.path.clone();
         let mut work = || -> rusqlite::Result<()> {
             let transaction = self.connection.transaction()?;
-            transaction.execute("UPDATE events SET owner = ?1 WHERE owner = ?2 AND id IN (SELECT event FROM deliveries WHERE state <> 'sent')", [mine, dead])?;
+            transaction
+                .execute("UPDATE events SET owner = ?1 WHERE owner = ?2 AND id IN (SELECT event FROM deliveries WHERE state <> 'sent')", [mine, dead])?;
             transaction.execute("DELETE FROM owners WHERE id = ?", [dead])?;
             transaction.commit()
         };

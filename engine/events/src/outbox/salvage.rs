@@ -132,7 +132,9 @@ fn settle(old: &Connection, batch: &[(i64, CallEvent)], store: &mut Store) -> Re
         let transaction = store.connection.transaction()?;
         for (event, (sink, state, reason)) in &changes {
             transaction
-                .prepare_cached("UPDATE deliveries SET state = ?1, reason = ?2 WHERE sink = ?3 AND event = (SELECT id FROM events WHERE session_id = ?4 AND sequence = ?5)")?
+                .prepare_cached(
+                    "UPDATE deliveries SET state = ?1, reason = ?2 WHERE sink = ?3 AND event = (SELECT id FROM events WHERE session_id = ?4 AND sequence = ?5)",
+                )?
                 .execute(rusqlite::params![state, reason, sink, event.session_id, event.sequence])?;
         }
         transaction.commit()

@@ -268,9 +268,7 @@ fn insert(transaction: &Transaction<'_>, event: &CallEvent, owner: i64) -> rusql
     if there == body {
         return Ok(None);
     }
-    let sequence = transaction
-        .prepare_cached("SELECT MAX(sequence) + 1 FROM events WHERE session_id = ?")?
-        .query_row([&event.session_id], |row| row.get(0))?;
+    let sequence = transaction.prepare_cached("SELECT MAX(sequence) + 1 FROM events WHERE session_id = ?")?.query_row([&event.session_id], |row| row.get(0))?;
     let later = CallEvent { sequence, ..event.clone() };
     put(&later, &text(&later)?)?;
     Ok(Some(transaction.last_insert_rowid()))

@@ -7,7 +7,7 @@ use voiced_core::event::{CallEvent, CallEventKind, EventSpeaker};
 /// More entries than any of these tests makes.
 #[allow(dead_code)] // each test file uses what it needs
 pub const LIMIT: usize = 100_000;
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Something said in a call.
 pub fn said(session: &str, sequence: u32) -> CallEvent {
