@@ -5,7 +5,7 @@ SHELL := /bin/bash
 PACKAGES := build-essential cmake pkg-config python3 python3-venv espeak-ng ca-certificates
 VOICED := target/release/voiced
 
-.PHONY: demo test bench bench-calls profile run build lint doc loom deps tools tools-browser weights
+.PHONY: demo test bench bench-calls profile soak run build lint doc loom deps tools tools-browser weights
 
 # ROOM=1: the same dialogue in a LiveKit room.
 demo: weights $(if $(ROOM),tools)
@@ -47,6 +47,13 @@ bench-calls: weights
 # Where the daemon's CPU time goes with 50 calls, by thread and by part of the tick.
 profile: weights
 	cargo bench --locked -p voiced-benches --bench calls -- --profile --from 50
+
+# kill -9 at a hundred moments, then SOAK_MINUTES of mixed calls with random faults, and a report under target/soak.
+SOAK_MINUTES ?= 10
+soak: weights
+	@mkdir -p target/soak
+	VOICED_KILL_POINTS=100 cargo test --locked -p voiced-daemon --test daemon -- kill:: --nocapture
+	$(VOICED) lab soak --minutes $(SOAK_MINUTES) --json target/soak/report.json
 
 # The other side of the room tests: LiveKit's own server and Python SDK, under target/tools.
 tools: deps

@@ -11,6 +11,7 @@ use crate::layers::{Problem, all_keys};
 /// Numbers whose type is wider than what makes sense.
 const RANGES: &[(&str, RangeInclusive<i64>)] = &[
     ("server.port", 0..=65_535),
+    ("server.drain_s", 0..=86_400),
     ("twilio.token_ttl_s", 5..=3_600),
     ("twilio.idle_timeout_s", 1..=300),
     ("twilio.max_duration_s", 10..=86_400),
@@ -21,6 +22,7 @@ const RANGES: &[(&str, RangeInclusive<i64>)] = &[
     ("livekit.recording_retention_days", 0..=3_650),
     ("events.attempts_max", 1..=10_000),
     ("events.backlog_max", 1..=10_000_000),
+    ("events.per_second_max", 1..=100_000),
     ("turn.endpoint_ms_min", 100..=3_000),
     ("turn.endpoint_ms_max", 200..=10_000),
     ("turn.hold_ms", 20..=2_000),
@@ -37,6 +39,7 @@ const WEB: &[&str] = &["http", "https"];
 /// Texts that are addresses when set, and their schemes.
 const URLS: &[(&str, &[&str])] = &[
     ("server.webhook_url", WEB),
+    ("twilio.drain_redirect_url", WEB),
     ("http.room_url", WEB),
     ("livekit.url", &["wss", "ws", "https", "http"]),
     ("livekit.egress_endpoint", WEB),

@@ -27,6 +27,7 @@ pub struct Server {
     pub port: u16,
     pub webhook_url: String,
     pub api_key: String,
+    pub drain_s: u64,
 }
 
 #[derive(Clone, Deserialize)]
@@ -95,6 +96,7 @@ pub struct Twilio {
     pub idle_timeout_s: u64,
     pub max_duration_s: u64,
     pub bad_messages_max: u32,
+    pub drain_redirect_url: String,
 }
 
 #[derive(Clone, Deserialize)]
@@ -108,6 +110,7 @@ pub struct Events {
     pub file: String,
     pub attempts_max: u32,
     pub backlog_max: usize,
+    pub per_second_max: u32,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -12,7 +12,7 @@ use voiced_models_local::weights::FileState;
 use voiced_models_remote::descriptor::{Descriptor, Provider, Role};
 
 use crate::flight::story::{self, Story};
-use crate::{agent, demo, dirs, lab, serve};
+use crate::{agent, demo, dirs, lab, linger, live, serve};
 
 /// A voice engine that answers phones.
 #[derive(Parser)]
@@ -31,11 +31,19 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Answer calls until SIGTERM, then drain.
-    Serve,
+    Serve {
+        /// Let calls outlive a stop of the service: see systemd/voiced.service.
+        #[arg(long)]
+        linger: bool,
+    },
     /// A spoken dialogue on this machine: daemon and phone on loopback, offline models, no keys.
     Demo(demo::DemoArgs),
     /// Say everything that is wrong with the settings, at once.
-    Check,
+    Check {
+        /// Say instead who runs here, and who still talks.
+        #[arg(long)]
+        live: bool,
+    },
     /// Fake providers, and telephones that measure a daemon.
     #[command(subcommand)]
     Lab(lab::Lab),
@@ -114,11 +122,12 @@ enum Events {
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("VOICED_LOG").unwrap_or_else(|_| {
-        let quiet = matches!(cli.command, Command::Demo(_) | Command::Models(_) | Command::Events(_) | Command::Calls(_) | Command::Check);
+        let quiet = matches!(cli.command, Command::Demo(_) | Command::Models(_) | Command::Events(_) | Command::Calls(_) | Command::Check { .. });
         tracing_subscriber::EnvFilter::new(if quiet { "warn" } else { "info" })
     });
-    // colours are for terminals: in a journal or a file they are noise
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(!cli.log_json && std::io::stderr().is_terminal()).with_writer(std::io::stderr);
+    // colours are for terminals: in a journal or a file they are noise; a log that cannot be written must not end a call
+    let colours = !cli.log_json && std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().log_internal_errors(false).with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
     if cli.log_json {
         log.json().flatten_event(true).init();
     } else {
@@ -135,7 +144,7 @@ pub fn run() -> ExitCode {
 
 fn carry_out(cli: Cli) -> Result<ExitCode> {
     let (settings, mut problems) = read(cli.config.as_deref());
-    if let (Command::Check, Some(settings)) = (&cli.command, &settings) {
+    if let (Command::Check { live: false }, Some(settings)) = (&cli.command, &settings) {
         problems.extend(beyond_settings(settings));
     }
     let Some(settings) = settings.filter(|_| problems.is_empty()) else {
@@ -147,10 +156,12 @@ fn carry_out(cli: Cli) -> Result<ExitCode> {
     };
     let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the async runtime does not start");
     match cli.command {
-        Command::Serve => runtime()?.block_on(serve::until_stopped(settings))?,
+        Command::Serve { linger: true } => return runtime()?.block_on(linger::watch()),
+        Command::Serve { linger: false } => runtime()?.block_on(serve::until_stopped(settings))?,
         Command::Demo(args) => return runtime()?.block_on(demo::run(settings, args)),
         Command::Lab(lab) => return runtime()?.block_on(lab::run(lab)),
-        Command::Check => println!("settings are good"),
+        Command::Check { live: true } => live::print(&settings)?,
+        Command::Check { live: false } => println!("settings are good"),
         Command::Models(models) => return runtime()?.block_on(self::models(&settings, models)),
         Command::Events(events) => self::events(&settings, &events)?,
         Command::Calls(calls) => return self::calls(&dirs::calls(&settings.storage), calls),
@@ -233,7 +244,7 @@ async fn models(settings: &Settings, command: Models) -> Result<ExitCode> {
 }
 
 fn events(settings: &Settings, command: &Events) -> Result<()> {
-    let file = dirs::state(&settings.storage).join("events.db");
+    let file = dirs::event_store(&settings.storage);
     if !file.exists() {
         bail!("no events yet: {} does not exist (storage.state_dir)", file.display());
     }

@@ -15,6 +15,11 @@ pub fn calls(storage: &Storage) -> PathBuf {
     state(storage).join("calls")
 }
 
+/// The event store.
+pub fn event_store(storage: &Storage) -> PathBuf {
+    state(storage).join("events.db")
+}
+
 /// Where recordings go.
 pub fn recordings(settings: &Settings) -> PathBuf {
     named(&settings.livekit.recording_dir).unwrap_or_else(|| state(&settings.storage).join("recordings"))

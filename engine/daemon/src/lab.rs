@@ -17,6 +17,8 @@ use voiced_lab::providers::{Answer, FakeProviders, Latency, Script};
 use voiced_models_local::tts::Piper;
 use voiced_models_local::weights::{ONNX_RUNTIME, PIPER_VOICE, Weights};
 
+use crate::soak::{self, SoakArgs};
+
 /// Quiet after which a caller takes the agent to be done, in ms.
 const QUIET_MS: u64 = 600;
 /// A caller goes on with the next line after this, answered or not, in ms.
@@ -54,6 +56,8 @@ pub enum Lab {
     Providers(Delays),
     /// Telephones that call a daemon with recordings, and a table of what they measured.
     Phone(PhoneArgs),
+    /// A daemon under calls and random faults for minutes, and a report: what was lost, what leaks.
+    Soak(SoakArgs),
 }
 
 #[derive(Args)]
@@ -109,6 +113,7 @@ pub async fn run(lab: Lab) -> Result<ExitCode> {
     match lab {
         Lab::Providers(delays) => providers(&delays).await,
         Lab::Phone(args) => phones(&args).await,
+        Lab::Soak(args) => soak::run(&args, spoken()?).await,
     }
 }
 

@@ -13,6 +13,9 @@ mod headroom;
 mod http;
 mod inference;
 mod lab;
+mod linger;
+mod listen;
+mod live;
 mod local;
 mod metrics;
 mod notify;
@@ -22,6 +25,7 @@ mod replies;
 mod rooms;
 mod serve;
 mod sessions;
+mod soak;
 
 use std::process::ExitCode;
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use voiced_core::conversation::TurnTiming;
 use voiced_core::leg::LegEvent;
+use voiced_events::outbox::StoreHealth;
 use voiced_models_remote::breaker::{Breaker, BreakerReading};
 use voiced_rt::{MeterReading, STAGES as TICK_STAGES, TICK_BUCKETS_US};
 
@@ -154,6 +155,15 @@ impl Metrics {
         }
         out
     }
+}
+
+/// How the event store is.
+pub fn store(out: &mut String, health: &StoreHealth) {
+    let degraded = u8::from(health.trouble().is_some());
+    single(out, "outbox_degraded", "gauge", "1: events are not stored now, see /health and the log.", &degraded.to_string());
+    single(out, "outbox_unwritten", "gauge", "Events that wait in memory for the disk.", &health.unwritten().to_string());
+    single(out, "outbox_lost_total", "counter", "Events for which even memory had no room.", &health.lost().to_string());
+    single(out, "outbox_set_aside_total", "counter", "Damaged event stores set aside.", &health.set_aside().to_string());
 }
 
 fn ticks(out: &mut String, threads: &[MeterReading]) {

@@ -1,6 +1,5 @@
 //! `voiced serve`: builds everything from settings, answers HTTP, drains on SIGTERM.
 
-use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,13 +7,12 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use axum::Router;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use voiced_config::Settings;
 use voiced_core::frame::Rate;
-use voiced_events::deliver::{self, Backoff, DeliveryCounters, unix_ms};
+use voiced_events::deliver::{self, Backoff, DeliveryCounters, Pace, unix_ms};
 use voiced_events::outbox::{Outbox, OutboxError, Store};
 use voiced_events::sinks::{Sink, ema::Ema, file::JsonLines};
 use voiced_livekit::worker::Worker;
@@ -26,14 +24,15 @@ use crate::backlog::{self, Backlog};
 use crate::flight::Recorder;
 use crate::http::rooms::Rooms;
 use crate::http::{self, Status};
+use crate::listen::{Answering, Front};
 use crate::rooms::RoomHost;
 use crate::sessions::{Desk, Sessions};
-use crate::{dirs, headroom, inference, notify, recording};
+use crate::{dirs, headroom, inference, linger, notify, recording};
 
-/// How long calls may go on after SIGTERM; systemd's `TimeoutStopSec` is a little longer.
-const DRAIN: Duration = Duration::from_mins(5);
 /// How long goodbyes and last events may take after that.
 const GOODBYE: Duration = Duration::from_secs(10);
+/// How often the store is asked whether the disk takes events again, and whether another process has left any.
+const STORE_LOOK: Duration = Duration::from_secs(1);
 
 /// A running daemon.
 pub struct Daemon {
@@ -43,24 +42,23 @@ pub struct Daemon {
     worker: Option<Worker>,
     stop_events: watch::Sender<bool>,
     deliveries: Vec<JoinHandle<Result<(), OutboxError>>>,
-    /// Locked.
-    _state: File,
-    http: JoinHandle<std::io::Result<()>>,
+    http: Answering,
 }
 
 /// Serves until SIGTERM or ctrl-c, then drains.
 pub async fn until_stopped(settings: Settings) -> Result<()> {
+    let drain = Duration::from_secs(settings.server.drain_s);
     let daemon = Daemon::start(settings, true).await?;
     notify::ready();
     tokio::spawn(notify::watchdog(Arc::clone(&daemon.sessions.engine)));
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+    tokio::select! { _ = term.recv() => {}, _ = int.recv() => {}, () = linger::main_process_ends() => {} }
     notify::stopping();
-    tracing::info!(calls = daemon.sessions.list().len(), "draining: no new calls; a second signal ends the present ones");
+    tracing::info!(calls = daemon.sessions.list().len(), drain_s = drain.as_secs(), "draining: no new calls; a second signal ends the present ones");
     daemon.drain();
     tokio::select! {
         () = daemon.sessions.all_ended() => {}
-        () = tokio::time::sleep(DRAIN) => {}
+        () = tokio::time::sleep(drain) => {}
         _ = term.recv() => {}
         _ = int.recv() => {}
     }
@@ -71,7 +69,6 @@ pub async fn until_stopped(settings: Settings) -> Result<()> {
 impl Daemon {
     /// Builds and starts everything; `verify_signatures` is off only for a demo on loopback.
     pub async fn start(settings: Settings, verify_signatures: bool) -> Result<Self> {
-        let state = claim(&dirs::state(&settings.storage))?;
         let weights = dirs::weights(&settings.storage);
         let turn_model = inference::turn_model(&settings, &weights)?;
         let models = |slots| inference::thread_models(&settings, &weights, turn_model.as_ref(), slots);
@@ -87,21 +84,23 @@ impl Daemon {
             let kept_free = f32::from(settings.engine.headroom_percent) / 100.0;
             tokio::spawn(headroom::watch(Arc::clone(&sessions.headroom), Arc::clone(&sessions.engine), kept_free));
         }
-        let listener = TcpListener::bind((settings.server.bind.as_str(), settings.server.port))
-            .await
-            .with_context(|| format!("cannot listen on {}:{} (server.bind, PORT)", settings.server.bind, settings.server.port))?;
-        let address = listener.local_addr()?;
+        let front = Front::open(&settings.server).await?;
+        let address = front.address()?;
         let rooms = rooms(&settings, &sessions)?;
         let router = router(&settings, address, verify_signatures, &sessions, rooms.as_ref())?;
-        let http = tokio::spawn(async move { axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>()).await });
+        let http = front.answer(router);
         tracing::info!(%address, stt = settings.agent.stt, llm = settings.agent.llm, tts = settings.agent.tts, calls_max = sessions.engine.limit(), "serving");
         let worker = rooms.as_ref().map(RoomHost::work);
-        Ok(Self { address, sessions, rooms, worker, stop_events, deliveries, _state: state, http })
+        Ok(Self { address, sessions, rooms, worker, stop_events, deliveries, http })
     }
 
     /// No new calls from now on.
     pub fn drain(&self) {
         self.sessions.drain();
+        self.http.drain();
+        let outbox = self.sessions.outbox.clone();
+        // only said to whoever asks: a store that fails says so itself
+        tokio::spawn(async move { outbox.with(Store::draining).await });
         if let Some(worker) = &self.worker {
             worker.stop_taking();
         }
@@ -116,31 +115,36 @@ impl Daemon {
         for delivery in self.deliveries {
             let _ = tokio::time::timeout(GOODBYE, delivery).await; // what is not delivered stays owed
         }
-        self.http.abort();
+        let health = self.sessions.outbox.health();
+        let _ = tokio::time::timeout(GOODBYE, async {
+            while health.unwritten() > 0 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        })
+        .await;
+        if health.unwritten() > 0 {
+            tracing::error!(events = health.unwritten(), "events are lost: the disk of state_dir did not take them to the end");
+        }
+        self.http.stop();
     }
 }
 
-/// Makes the folder of the event store and locks it, until this process ends in whatever way: a second daemon would take
-/// the first one's calls for cut off.
-fn claim(folder: &Path) -> Result<File> {
-    let named = format!("{} (storage.state_dir, STATE_DIRECTORY)", folder.display());
-    let lock = std::fs::create_dir_all(folder).and_then(|()| File::create(folder.join("lock"))).with_context(|| format!("cannot write in {named}"))?;
-    lock.try_lock().with_context(|| format!("another voiced uses {named}"))?;
-    Ok(lock)
-}
-
-/// Opens the event store, reports calls that a crash cut off, starts a delivery for each sink.
+/// Opens the event store, reports calls that a crash cut off, starts a delivery for each sink. Another process may use the
+/// store too, one that drains: its calls are left alone until it ends.
 async fn events(settings: &Settings) -> Result<(Outbox, watch::Sender<bool>, Vec<JoinHandle<Result<(), OutboxError>>>)> {
     let folder = dirs::state(&settings.storage);
     let sinks = sinks(settings)?;
     let names: Vec<_> = sinks.iter().map(Sink::name).collect();
-    let outbox = Outbox::open(&folder.join("events.db"), &names)?;
-    let ended = outbox.with(Store::end_orphans).await??;
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot write in {} (storage.state_dir, STATE_DIRECTORY)", folder.display()))?;
+    let outbox = Outbox::open(&dirs::event_store(&settings.storage), &names)?;
+    let ended = outbox.with(Store::take_over).await??;
+    tokio::spawn(outbox.clone().watch(STORE_LOOK));
     let pruned = outbox.with(|store| store.prune(unix_ms())).await??;
     tracing::info!(folder = %folder.display(), sinks = ?names, calls_cut_off = ended, pruned, "event store open");
     let (stop, stopped) = watch::channel(false);
     let backoff = Backoff { attempts_max: settings.events.attempts_max, ..Backoff::default() };
-    let deliver = |sink| tokio::spawn(deliver::run(outbox.clone(), Arc::new(sink), backoff, Arc::new(DeliveryCounters::default()), stopped.clone()));
+    let pace = Pace::new(settings.events.per_second_max);
+    let deliver = |sink| tokio::spawn(deliver::run(outbox.clone(), Arc::new(sink), backoff, pace, Arc::new(DeliveryCounters::default()), stopped.clone()));
     let deliveries = sinks.into_iter().map(deliver).collect();
     Ok((outbox, stop, deliveries))
 }
@@ -177,7 +181,11 @@ fn router(settings: &Settings, address: SocketAddr, verify_signatures: bool, ses
         ..TwilioSettings::new(public.parse().context("server.webhook_url")?)
     };
     let own = http::router(settings, address, rooms.map(|rooms| Arc::clone(rooms) as Arc<dyn Rooms>), status)?;
-    Ok(own.merge(voiced_twilio::router(twilio, Arc::new(Desk { sessions: Arc::clone(sessions), rooms: rooms.cloned() }), twilio_counters)))
+    Ok(own.merge(voiced_twilio::router(
+        twilio,
+        Arc::new(Desk { sessions: Arc::clone(sessions), rooms: rooms.cloned(), drain_redirect_url: settings.twilio.drain_redirect_url.clone() }),
+        twilio_counters,
+    )))
 }
 
 /// The rooms of the configured LiveKit server.

@@ -209,6 +209,8 @@ impl Sessions {
 pub struct Desk {
     pub sessions: Arc<Sessions>,
     pub rooms: Option<Arc<RoomHost>>,
+    /// Where callers are sent while this host drains; empty: nowhere.
+    pub drain_redirect_url: String,
 }
 
 impl Switchboard for Desk {
@@ -220,6 +222,10 @@ impl Switchboard for Desk {
             agent.tts.warm();
         }
         may
+    }
+
+    fn elsewhere(&self) -> Option<String> {
+        (self.sessions.is_draining() && !self.drain_redirect_url.is_empty()).then(|| self.drain_redirect_url.clone())
     }
 
     fn connected(&self, incoming: IncomingCall, line: LineIo) -> Result<(), Refused> {

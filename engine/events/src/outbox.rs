@@ -1,19 +1,27 @@
-//! The outbox: one SQLite file, owned by one thread that the rim talks to over a bounded channel. Records are committed
-//! in batches, one fsync each, so that a burst of calls costs a few syncs and not hundreds.
+//! The outbox: one SQLite file, in each process owned by one thread that the rim talks to over a bounded channel.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, oneshot};
 use voiced_core::event::CallEvent;
 
+mod health;
+mod inspect;
+mod owners;
+mod salvage;
 mod store;
+mod writer;
 
+pub use health::StoreHealth;
+pub use owners::Process;
 pub use store::{Entry, State, Store};
+
+use writer::{Request, Writer};
 
 /// Requests waiting for the outbox thread: about a second of a busy host's events; senders wait beyond it.
 const REQUESTS_MAX: usize = 4_096;
-/// Events committed in one transaction, so that the first of them does not wait for a flood behind it.
-const BATCH_MAX: usize = 256;
 /// Events that a slow live listener may fall behind before it misses some.
 const LIVE_MAX: usize = 1_024;
 
@@ -28,6 +36,20 @@ pub enum OutboxError {
         /// What SQLite said.
         source: rusqlite::Error,
     },
+    /// The file is not as SQLite left it.
+    #[error("the event store {path} is damaged")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file beside the store cannot be made, locked or moved.
+    #[error("{path}: {source}")]
+    Lock {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The outbox thread is gone.
     #[error("the event store has stopped")]
     Stopped,
@@ -38,33 +60,26 @@ pub enum OutboxError {
 pub struct Outbox {
     requests: mpsc::Sender<Request>,
     live: broadcast::Sender<CallEvent>,
-}
-
-pub(crate) enum Request {
-    Record(Box<CallEvent>, oneshot::Sender<bool>),
-    Store(Box<dyn FnOnce(&mut Store) + Send>),
+    health: Arc<StoreHealth>,
 }
 
 impl Outbox {
-    /// Opens (or makes) the file and starts its thread. Every event will be delivered to each of `sinks`, by name.
+    /// Opens (or makes) the file and starts its thread. Every event will be delivered to each of `sinks`, by name. A file
+    /// that is damaged is set aside and a new one begun.
     pub fn open(path: &Path, sinks: &[&str]) -> Result<Self, OutboxError> {
-        let mut store = Store::open(path, sinks)?;
-        let (requests, mut waiting) = mpsc::channel(REQUESTS_MAX);
+        let health = Arc::new(StoreHealth::default());
+        let (store, salvage) = salvage::open(path, sinks)?;
+        if let Some(salvage) = &salvage {
+            writer::told(&health, salvage);
+        }
+        let (requests, waiting) = mpsc::channel(REQUESTS_MAX);
         let (live, _) = broadcast::channel(LIVE_MAX);
-        let to_live = live.clone();
-        std::thread::Builder::new()
-            .name("outbox".into())
-            .spawn(move || {
-                let mut batch = Vec::new();
-                while waiting.blocking_recv_many(&mut batch, BATCH_MAX) > 0 {
-                    serve(&mut store, &mut batch, &to_live);
-                }
-            })
-            .map_err(|_| OutboxError::Stopped)?;
-        Ok(Self { requests, live })
+        let writer = Writer { store, live: live.clone(), health: Arc::clone(&health), again_at: None };
+        std::thread::Builder::new().name("outbox".into()).spawn(move || writer.run(waiting)).map_err(|_| OutboxError::Stopped)?;
+        Ok(Self { requests, live, health })
     }
 
-    /// Writes an event; true once it is safe on disk. False, with a logged reason, when the disk refuses.
+    /// Writes an event; true once it is safe on disk. False when the disk refuses: then it waits in memory for the disk.
     pub async fn record(&self, event: CallEvent) -> bool {
         let (done, safe) = oneshot::channel();
         if self.requests.send(Request::Record(Box::new(event), done)).await.is_err() {
@@ -78,6 +93,27 @@ impl Outbox {
         self.live.subscribe()
     }
 
+    /// How the store is.
+    pub fn health(&self) -> &StoreHealth {
+        &self.health
+    }
+
+    /// Asks a disk that refused again, from time to time, until the outbox stops; and takes over from processes that end.
+    pub async fn watch(self, every: Duration) {
+        loop {
+            tokio::time::sleep(every).await;
+            if self.requests.send(Request::Retry).await.is_err() {
+                return;
+            }
+            match self.with(Store::take_over).await {
+                Ok(Ok(0)) => {}
+                Ok(Ok(calls_cut_off)) => tracing::warn!(calls_cut_off, "another voiced on this store died: its calls are reported as ended"),
+                Ok(Err(error)) => tracing::debug!(%error, "the store cannot be searched for what others left"),
+                Err(_) => return,
+            }
+        }
+    }
+
     /// Runs a question or a change on the store's thread.
     pub async fn with<T: Send + 'static>(&self, work: impl FnOnce(&mut Store) -> T + Send + 'static) -> Result<T, OutboxError> {
         let (answer, result) = oneshot::channel();
@@ -86,39 +122,5 @@ impl Outbox {
         }));
         self.requests.send(work).await.map_err(|_| OutboxError::Stopped)?;
         result.await.map_err(|_| OutboxError::Stopped)
-    }
-}
-
-/// Serves requests in order: runs of records share a transaction.
-fn serve(store: &mut Store, batch: &mut Vec<Request>, live: &broadcast::Sender<CallEvent>) {
-    let mut records = Vec::new();
-    for request in batch.drain(..) {
-        match request {
-            Request::Record(event, done) => records.push((event, done)),
-            Request::Store(work) => {
-                commit(store, &mut records, live);
-                work(store);
-            }
-        }
-    }
-    commit(store, &mut records, live);
-}
-
-fn commit(store: &mut Store, records: &mut Vec<(Box<CallEvent>, oneshot::Sender<bool>)>, live: &broadcast::Sender<CallEvent>) {
-    if records.is_empty() {
-        return;
-    }
-    let safe = match store.record(records.iter().map(|(event, _)| &**event)) {
-        Ok(()) => true,
-        Err(error) => {
-            tracing::error!(%error, events = records.len(), "events could not be stored: check the disk of state_dir");
-            false
-        }
-    };
-    for (event, done) in records.drain(..) {
-        if safe {
-            let _ = live.send(*event); // nobody listening is fine
-        }
-        let _ = done.send(safe);
     }
 }

@@ -11,7 +11,7 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use voiced_core::event::{CallEvent, CallEventKind, EventSpeaker};
-use voiced_events::deliver::{self, Backoff, DeliveryCounters};
+use voiced_events::deliver::{self, Backoff, DeliveryCounters, Pace};
 use voiced_events::outbox::{Outbox, State as Delivery, Store};
 use voiced_events::sinks::{Sink, ema};
 
@@ -80,8 +80,15 @@ fn deliver_to(url: &str, file: &Path) -> (Outbox, watch::Sender<bool>) {
     let outbox = Outbox::open(file, &["ema"]).unwrap();
     let (stop, stopped) = watch::channel(false);
     let sink = Arc::new(Sink::Ema(ema::Ema::new(url, "s3cret").unwrap()));
-    tokio::spawn(deliver::run(outbox.clone(), sink, QUICK, Arc::new(DeliveryCounters::default()), stopped));
+    tokio::spawn(deliver::run(outbox.clone(), sink, QUICK, Pace::new(1_000), Arc::new(DeliveryCounters::default()), stopped));
     (outbox, stop)
+}
+
+/// The store as a process that records holds it.
+fn claimed(file: &Path) -> Store {
+    let mut store = Store::open(file, &["ema"]).unwrap();
+    store.claim().unwrap();
+    store
 }
 
 /// Waits until the store says so.
@@ -161,9 +168,9 @@ async fn a_stuck_call_does_not_hold_up_another() {
         outbox.record(event).await;
     }
     let due = outbox.with(|store| {
-        let first = store.due("ema", 10, 10).unwrap();
-        store.again(first[0].id, "ema", 1_000, "busy").unwrap();
-        store.due("ema", 10, 10).unwrap()
+        let first = store.due("ema", 10, 10_000, 10).unwrap();
+        store.again(&first[0], 1_000, "busy").unwrap();
+        store.due("ema", 10, 10_000, 10).unwrap()
     });
     let due: Vec<_> = due.await.unwrap().into_iter().map(|entry| ema::idempotency_key(&entry.event)).collect();
     assert_eq!(due, ["phone-CA2-0"]);
@@ -173,17 +180,38 @@ async fn a_stuck_call_does_not_hold_up_another() {
 async fn calls_that_a_crash_cut_off_are_reported_ended_once() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("outbox.db");
-    let mut store = Store::open(&file, &["ema"]).unwrap();
+    let mut store = claimed(&file);
     let (whole, cut) = (call("phone-CA1"), call("phone-CA2"));
     store.record(whole.iter().chain(&cut[..2])).unwrap();
     drop(store); // nothing is flushed on the way out: what was recorded is on disk
-    let mut store = Store::open(&file, &["ema"]).unwrap();
-    assert_eq!(store.end_orphans().unwrap(), 1);
-    assert_eq!(store.end_orphans().unwrap(), 0);
+    let mut store = claimed(&file);
+    assert_eq!(store.take_over().unwrap(), 1);
+    assert_eq!(store.take_over().unwrap(), 0);
     let last = store.list(false, 100).unwrap().pop().unwrap().event;
     assert_eq!((last.session_id.as_str(), last.sequence), ("phone-CA2", 2));
     let expected = CallEventKind::CallEnded { duration_seconds: 1.0, total_turns: 1, final_stage: "issue".into(), reason: "crashed".into() };
     assert_eq!(last.kind, expected);
+}
+
+#[tokio::test]
+async fn a_process_that_lives_keeps_its_calls_and_what_it_owes() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("outbox.db");
+    let (mut old, mut new) = (claimed(&file), claimed(&file));
+    old.record(call("phone-CA1")[..2].iter()).unwrap();
+    old.draining().unwrap();
+    new.record(call("phone-CA2")[..1].iter()).unwrap();
+    assert_eq!(new.take_over().unwrap(), 0, "the old one lives");
+    let due = |store: &Store| store.due("ema", 10, 10_000, 10).unwrap().into_iter().map(|entry| entry.event.session_id).collect::<Vec<_>>();
+    assert_eq!((due(&old), due(&new)), (vec!["phone-CA1".to_owned()], vec!["phone-CA2".to_owned()]));
+    let talking: Vec<_> = new.processes().unwrap().into_iter().map(|process| (process.draining, process.calls)).collect();
+    let since = 1_790_000_000_123;
+    assert_eq!(talking, [(true, vec![("phone-CA1".to_owned(), since)]), (false, vec![("phone-CA2".to_owned(), since)])]);
+
+    drop(old);
+    assert_eq!(new.take_over().unwrap(), 1, "the call that the old one left open");
+    assert_eq!(due(&new), ["phone-CA1", "phone-CA2"]);
+    assert_eq!(new.processes().unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -199,14 +227,29 @@ async fn an_event_recorded_twice_is_delivered_once() {
 #[tokio::test]
 async fn a_call_that_is_connected_once_more_goes_on_with_its_numbers_and_its_second_crash_is_reported_too() {
     let folder = tempfile::tempdir().unwrap();
-    let mut store = Store::open(&folder.path().join("outbox.db"), &["ema"]).unwrap();
+    let file = folder.path().join("outbox.db");
+    let mut store = claimed(&file);
     store.record(call("phone-CA1").iter()).unwrap();
     let next = store.next_sequence("phone-CA1").unwrap();
     assert_eq!((next, store.next_sequence("phone-CA2").unwrap()), (3, 0));
     let again = call("phone-CA1").into_iter().take(2).map(|event| CallEvent { sequence: event.sequence + next, ..event });
     store.record(again.collect::<Vec<_>>().iter()).unwrap();
-    assert_eq!(store.end_orphans().unwrap(), 1);
+    drop(store);
+    let mut store = claimed(&file);
+    assert_eq!(store.take_over().unwrap(), 1);
     let last = store.list(false, 100).unwrap().pop().unwrap().event;
     let expected = CallEventKind::CallEnded { duration_seconds: 1.0, total_turns: 1, final_stage: "issue".into(), reason: "crashed".into() };
     assert_eq!((last.sequence, last.kind), (5, expected));
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_back_by_a_day_does_not_hold_deliveries_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = claimed(&folder.path().join("outbox.db"));
+    store.record(call("phone-CA1").iter()).unwrap();
+    let (day, minute) = (86_400_000, 60_000);
+    let first = store.due("ema", day, minute, 1).unwrap().remove(0);
+    store.again(&first, day + 1_000, "busy").unwrap();
+    assert!(store.due("ema", day, minute, 1).unwrap().is_empty(), "put off");
+    assert_eq!(store.due("ema", 5, minute, 1).unwrap().len(), 1, "by a clock that is no more");
 }

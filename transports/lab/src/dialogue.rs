@@ -91,6 +91,11 @@ pub enum Step {
         /// Longest wait, in ms.
         at_most_ms: u64,
     },
+    /// The road to the agent stands still, in ms: nothing is sent or read; then what was held back comes at once.
+    Stall {
+        /// How long.
+        ms: u64,
+    },
     /// Presses a key.
     Dtmf(char),
     /// Hangs up.
@@ -139,6 +144,7 @@ pub(crate) enum Cue {
     Start { label: String, over: bool },
     Stop,
     Dtmf(char),
+    Stall(u64),
     ListenedInVain,
     HangUp,
 }
@@ -245,6 +251,7 @@ impl Player {
                 Some(Step::WaitFor { sign, at_most_ms }) if waited_ms < *at_most_ms && !sign.is_given() => return,
                 // nothing to say, or waited long enough
                 Some(Step::Say { .. } | Step::SayOver { .. } | Step::Wait { .. } | Step::WaitFor { .. }) => {}
+                Some(Step::Stall { ms }) => cue(Cue::Stall(*ms)),
                 Some(Step::Dtmf(key)) => cue(Cue::Dtmf(*key)),
                 Some(Step::HangUp) | None => return cue(Cue::HangUp),
             }

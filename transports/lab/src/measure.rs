@@ -172,7 +172,7 @@ impl Measured {
                     utterance.until_ms = now_ms;
                 }
             }
-            Cue::Dtmf(_) | Cue::ListenedInVain | Cue::HangUp => {}
+            Cue::Dtmf(_) | Cue::Stall(_) | Cue::ListenedInVain | Cue::HangUp => {}
         }
     }
 

@@ -17,6 +17,11 @@ pub trait Switchboard: Send + Sync + 'static {
     /// Asked at the voice webhook; `false` answers with an apology.
     fn may_admit(&self) -> bool;
 
+    /// Asked when it may not be admitted: the voice webhook of another host, to which the call is sent.
+    fn elsewhere(&self) -> Option<String> {
+        None
+    }
+
     /// A stream has started and its token holds: take the line. An error closes the stream.
     fn connected(&self, call: IncomingCall, line: LineIo) -> Result<(), Refused>;
 

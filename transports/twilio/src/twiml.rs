@@ -1,4 +1,4 @@
-//! The two documents we answer a call with.
+//! The documents we answer a call with.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,6 +14,11 @@ pub(crate) fn connect(stream_url: &str, parameters: &BTreeMap<String, String>) -
     }
     xml.push_str("</Stream></Connect></Response>");
     xml
+}
+
+/// Sends the call to another host's voice webhook.
+pub(crate) fn redirect(url: &str) -> String {
+    format!("{HEAD}<Response><Redirect method=\"POST\">{}</Redirect></Response>", escape(url))
 }
 
 /// Says that all lines are busy, and hangs up.

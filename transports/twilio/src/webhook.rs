@@ -20,6 +20,10 @@ pub(crate) async fn voice(State(desk): State<Arc<Desk>>, OriginalUri(uri): Origi
         Err(refusal) => return *refusal,
     };
     if !desk.switchboard.may_admit() {
+        if let Some(url) = desk.switchboard.elsewhere() {
+            tracing::info!(call_sid = form.call_sid, "the call is sent to another host");
+            return xml(twiml::redirect(&url));
+        }
         count(&desk.counters.apologies);
         tracing::warn!(call_sid = form.call_sid, "all lines are busy, the caller hears an apology");
         return xml(twiml::apology());

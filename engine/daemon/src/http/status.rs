@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 use voiced_twilio::TwilioCounters;
 
 use super::refusal::Refusal;
+use crate::metrics;
 use crate::rooms::RoomHost;
 use crate::sessions::{Session, Sessions};
 
@@ -30,8 +31,11 @@ pub struct Status {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Health {
-    /// `ok` or `draining`.
+    /// `ok`, `degraded` (calls go on, something needs the operator) or `draining`.
     status: &'static str,
+    /// What is degraded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
     version: &'static str,
     calls: usize,
     calls_max: usize,
@@ -53,8 +57,16 @@ pub struct SessionList {
 pub async fn health(State(status): State<Arc<Status>>) -> (StatusCode, Json<Health>) {
     let sessions = &status.sessions;
     let draining = sessions.is_draining();
+    let reason = sessions.outbox.health().trouble();
     let health = Health {
-        status: if draining { "draining" } else { "ok" },
+        status: if draining {
+            "draining"
+        } else if reason.is_some() {
+            "degraded"
+        } else {
+            "ok"
+        },
+        reason,
         version: env!("CARGO_PKG_VERSION"),
         calls: sessions.engine.calls(),
         calls_max: sessions.engine.limit(),
@@ -84,13 +96,12 @@ pub async fn one(State(status): State<Arc<Status>>, Path(id): Path<String>) -> R
 /// Counts, gauges and histograms for Prometheus.
 #[utoipa::path(get, path = "/metrics", tag = "host", responses((status = 200, body = String, content_type = "text/plain")))]
 pub async fn metrics(State(status): State<Arc<Status>>) -> Response {
-    let backlog = match status.sessions.outbox.with(|store| store.backlog()).await {
-        Ok(Ok(backlog)) => backlog,
-        Ok(Err(error)) | Err(error) => return Refusal::of(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    };
+    // a store that fails must not hide everything else
+    let backlog = status.sessions.outbox.with(|store| store.backlog()).await.and_then(|backlog| backlog).unwrap_or_default();
     let rooms = status.rooms.as_ref().map(|rooms| rooms.counts()).unwrap_or_default();
     let Sessions { metrics, engine, headroom, agents, .. } = &*status.sessions;
-    let text = metrics.render(&engine.meters(), headroom.pressure(), &backlog, &status.twilio.read(), &rooms, &agents.breakers());
+    let mut text = metrics.render(&engine.meters(), headroom.pressure(), &backlog, &status.twilio.read(), &rooms, &agents.breakers());
+    metrics::store(&mut text, status.sessions.outbox.health());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 

@@ -1,6 +1,9 @@
 //! One host: the daemon as a process of its own, what it talks to, and a state folder that outlives it.
 
 use std::fs::File;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Instant;
@@ -33,11 +36,48 @@ pub struct Host {
     address: String,
     /// Times that a daemon was started here; each has a log of its own.
     starts: u32,
+    /// What systemd would hold.
+    socket: Option<TcpListener>,
+}
+
+/// A daemon that is no longer the host's own, but lives; it ends with this.
+pub struct Former {
+    daemon: Child,
+    log: PathBuf,
+}
+
+impl Former {
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// True while a process of its group lives.
+    pub fn lives(&mut self) -> bool {
+        let _ = self.daemon.try_wait(); // else the main process would count, dead as it is
+        signal("0", &format!("-{}", self.daemon.id()))
+    }
+}
+
+impl Drop for Former {
+    fn drop(&mut self) {
+        end(&mut self.daemon);
+    }
 }
 
 impl Host {
     /// A host with remote providers, whose daemon is up. `settings` come last and win.
     pub async fn start(script: Script, settings: &[(&str, &str)]) -> Self {
+        Self::start_on(None, script, settings).await
+    }
+
+    /// The same under a stand-in for systemd: it holds the socket and hands it to each daemon, whose calls linger.
+    pub async fn start_lingering(script: Script, settings: &[(&str, &str)]) -> Self {
+        let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
+        Self::start_on(Some(socket), script, settings).await
+    }
+
+    async fn start_on(socket: Option<TcpListener>, script: Script, settings: &[(&str, &str)]) -> Self {
         let fakes = FakeProviders::start(QUICK, script).await.expect("ports");
         let ema = EmaReceiver::start(None).await.expect("a port");
         let state = TempDir::new().expect("a folder");
@@ -65,7 +105,7 @@ impl Host {
             ("VOICED_AGENT__GREETING", "Hello."),
         ];
         environment.extend(own.iter().chain(settings).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let mut host = Self { fakes, ema, state, environment, daemon: None, address: String::new(), starts: 0 };
+        let mut host = Self { fakes, ema, state, environment, daemon: None, address: String::new(), starts: 0, socket };
         host.restart().await;
         host
     }
@@ -75,7 +115,9 @@ impl Host {
         assert!(self.daemon.is_none(), "a daemon is running");
         self.starts += 1;
         let log = File::create(self.log_file()).expect("a log");
-        let daemon = self.command(&["serve"]).stdout(Stdio::null()).stderr(log).spawn().expect("the daemon starts");
+        let mut command = self.socket.as_ref().map_or_else(|| self.command(&["serve"]), |socket| self.handed(socket));
+        // a group of its own, so that a child that lingers can be found
+        let daemon = command.stdout(Stdio::null()).stderr(log).process_group(0).spawn().expect("the daemon starts");
         self.daemon = Some(daemon);
         until("the daemon says where it listens", async || {
             let exited = self.daemon.as_mut().and_then(|daemon| daemon.try_wait().ok().flatten());
@@ -101,17 +143,28 @@ impl Host {
     /// kill -9.
     pub fn kill(&mut self) {
         if let Some(mut daemon) = self.daemon.take() {
-            let _ = daemon.kill(); // it may be gone already
-            let _ = daemon.wait();
+            end(&mut daemon);
         }
     }
 
     /// SIGTERM.
     pub fn terminate(&self) {
-        let pid = self.daemon.as_ref().expect("a daemon").id();
-        // the shell has a kill of its own, so that no package is needed for it
-        let sent = Command::new("sh").args(["-c", &format!("kill -TERM {pid}")]).status();
-        assert!(sent.expect("a shell").success(), "no SIGTERM was sent");
+        self.signal("TERM");
+    }
+
+    /// Any signal, to the process that was started here.
+    pub fn signal(&self, name: &str) {
+        assert!(signal(name, &self.pid().to_string()), "no SIG{name} was sent");
+    }
+
+    /// Of the daemon.
+    pub fn pid(&self) -> u32 {
+        self.daemon.as_ref().expect("a daemon").id()
+    }
+
+    /// The daemon goes on beside the next one that is started here.
+    pub fn stand_by(&mut self) -> Former {
+        Former { daemon: self.daemon.take().expect("a daemon"), log: self.log_file() }
     }
 
     /// How the daemon ends by itself.
@@ -196,6 +249,16 @@ impl Host {
         files.into_iter().find(|file| file.to_string_lossy().contains(call_sid)).expect("a record")
     }
 
+    /// Writes nonsense over the store of a host whose daemon is gone.
+    pub fn damage_store(&self) {
+        for part in ["events.db", "events.db-wal"] {
+            let path = self.state.path().join(part);
+            if let Ok(metadata) = std::fs::metadata(&path) {
+                std::fs::write(path, vec![0xA5; metadata.len() as usize]).expect("a file");
+            }
+        }
+    }
+
     /// What the daemon has logged since its start.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.log_file()).unwrap_or_default()
@@ -205,11 +268,33 @@ impl Host {
         self.state.path().join(format!("voiced-{}.log", self.starts))
     }
 
+    /// The daemon as systemd starts it: the socket is its fourth file.
+    fn handed(&self, socket: &TcpListener) -> Command {
+        let mut command = Command::new("sh");
+        let script = r#"exec 3<&0 </dev/null; export LISTEN_FDS=1 LISTEN_PID=$$; exec "$0" serve --linger"#;
+        command.args(["-c", script, env!("CARGO_BIN_EXE_voiced")]).env_clear().envs(self.environment.iter().cloned());
+        command.stdin(Stdio::from(OwnedFd::from(socket.try_clone().expect("a socket"))));
+        command
+    }
+
+    /// Files that may not grow fail, as on a full disk, instead of ending the process.
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_voiced"));
+        let mut command = Command::new("sh");
+        command.args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#, env!("CARGO_BIN_EXE_voiced")]);
         command.args(arguments).env_clear().envs(self.environment.iter().cloned());
         command
     }
+}
+
+/// The shell has a kill of its own, so that no package is needed for it.
+fn signal(name: &str, pid: &str) -> bool {
+    Command::new("sh").args(["-c", &format!("kill -{name} {pid} 2>/dev/null")]).status().is_ok_and(|status| status.success())
+}
+
+/// kill -9, of a child that lingers too.
+fn end(daemon: &mut Child) {
+    signal("KILL", &format!("-{}", daemon.id())); // it may be gone already
+    let _ = daemon.wait();
 }
 
 impl Drop for Host {

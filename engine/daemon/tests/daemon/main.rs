@@ -12,13 +12,17 @@ mod bridge;
 mod chains;
 mod crash;
 mod dialogue;
+mod disk;
 mod faults;
 mod flight;
 mod frontend;
+mod kill;
 mod limits;
 mod operator;
+mod restart;
 mod rooms;
 mod rudeness;
+mod standstill;
 mod trust;
 
 use std::time::{Duration, Instant};

@@ -3,9 +3,10 @@
 use std::process::Output;
 
 use voiced_lab::ema::Behaviour;
+use voiced_lab::phone::Outcome;
 use voiced_lab::providers::Script;
 
-use crate::caller::{call, script};
+use crate::caller::{call, conversation, script};
 use crate::host::Host;
 use crate::{story, until};
 
@@ -64,9 +65,20 @@ async fn a_parked_event_is_listed_shown_and_goes_out_on_retry() {
 }
 
 #[tokio::test]
-async fn a_second_daemon_on_the_same_state_is_refused() {
-    let host = Host::start(Script::default(), &[]).await;
-    let second = host.voiced(&["serve"]);
-    assert!(!second.status.success());
-    assert!(words(&second).contains("another voiced uses"), "{}", words(&second));
+async fn a_second_daemon_on_the_same_state_leaves_the_first_ones_calls_alone() {
+    let mut host = Host::start(Script::default(), &[]).await;
+    let phone = host.phone();
+    let call = call(&phone, conversation(&["My kitchen sink is leaking."]));
+    let second = async {
+        until("the greeting", async || host.stored().len() > 1).await;
+        let first = host.stand_by();
+        host.restart().await;
+        let told = words(&host.voiced(&["check", "--live"]));
+        assert_eq!(told.matches("takes calls").count(), 2, "{told}");
+        assert_eq!(told.matches("phone-CA").count(), 1, "{told}");
+        first
+    };
+    let (report, _first) = tokio::join!(call, second);
+    assert_eq!(report.outcome, Outcome::CallerHungUp);
+    assert_eq!(story::of(&host, &report.call_sid).await.said().len(), 3);
 }

@@ -1,15 +1,21 @@
-//! The SQLite file behind the outbox. `events` holds what happened, `deliveries` what is still owed to each sink.
+//! The SQLite file behind the outbox. `events` holds what happened, `deliveries` what is still owed to each sink, `owners`
+//! the processes that write here (see [`super::owners`]).
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use voiced_core::event::{CallEvent, CallEventKind};
 
 use super::OutboxError;
+use super::owners::Owner;
 
 /// Delivered events are kept this long for `voiced events show`, ms: a week.
 const KEPT_MS: u64 = 7 * 24 * 3_600_000;
+/// How long another connection's lock is waited for. No longer: meanwhile nothing else is served, and what could not be
+/// written waits in memory.
+const BUSY: Duration = Duration::from_millis(500);
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS events (
@@ -19,6 +25,7 @@ CREATE TABLE IF NOT EXISTS events (
     at_unix_ms INTEGER NOT NULL,
     kind TEXT NOT NULL,
     body TEXT NOT NULL,
+    owner INTEGER NOT NULL DEFAULT 0,
     UNIQUE (session_id, sequence)
 );
 CREATE TABLE IF NOT EXISTS deliveries (
@@ -31,6 +38,12 @@ CREATE TABLE IF NOT EXISTS deliveries (
     PRIMARY KEY (event, sink)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS deliveries_owed ON deliveries (sink, event) WHERE state = 'pending';
+CREATE TABLE IF NOT EXISTS owners (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    pid INTEGER NOT NULL,
+    since_unix_ms INTEGER NOT NULL,
+    draining INTEGER NOT NULL DEFAULT 0
+);
 ";
 
 /// What a delivery has come to.
@@ -45,7 +58,7 @@ pub enum State {
 }
 
 impl State {
-    fn from_text(text: &str) -> Self {
+    pub(super) fn from_text(text: &str) -> Self {
         match text {
             "sent" => Self::Sent,
             "parked" => Self::Parked,
@@ -73,42 +86,37 @@ pub struct Entry {
 
 /// The open file.
 pub struct Store {
-    connection: Connection,
-    path: PathBuf,
-    sinks: Vec<String>,
+    pub(super) connection: Connection,
+    pub(super) path: PathBuf,
+    pub(super) sinks: Vec<String>,
+    /// This process; nobody for who only looks.
+    pub(super) owner: Option<Owner>,
+    /// What the disk has not taken yet, oldest first.
+    pub(super) unwritten: VecDeque<CallEvent>,
 }
 
 impl Store {
-    /// Opens or makes the file. `sinks` are owed every event recorded from now on.
+    /// Opens or makes the file. `sinks` are owed every event recorded from now on; who records must [`Store::claim`] first,
+    /// else nobody delivers.
     pub fn open(path: &Path, sinks: &[&str]) -> Result<Self, OutboxError> {
-        let sqlite = |source| OutboxError::Sqlite { path: path.to_owned(), source };
-        let connection = Connection::open(path).map_err(sqlite)?;
-        connection.pragma_update(None, "journal_mode", "WAL").map_err(sqlite)?;
-        // FULL: a committed event survives the loss of power, not only of the process
-        connection.pragma_update(None, "synchronous", "FULL").map_err(sqlite)?;
-        connection.pragma_update(None, "foreign_keys", true).map_err(sqlite)?;
-        connection.busy_timeout(std::time::Duration::from_secs(5)).map_err(sqlite)?;
-        connection.execute_batch(SCHEMA).map_err(sqlite)?;
-        Ok(Self { connection, path: path.to_owned(), sinks: sinks.iter().map(ToString::to_string).collect() })
+        let connection = connect(path).map_err(|source| OutboxError::Sqlite { path: path.to_owned(), source })?;
+        let sinks = sinks.iter().map(ToString::to_string).collect();
+        Ok(Self { connection, path: path.to_owned(), sinks, owner: None, unwritten: VecDeque::new() })
     }
 
-    /// Commits events, all or none. One that is there already (same call and sequence) is left as it is.
+    /// Commits events, all or none. One that is there already is left as it is; another one of the same number gets the
+    /// call's next: it happened later, whatever its number was counted from.
     pub fn record<'a>(&mut self, events: impl Iterator<Item = &'a CallEvent>) -> Result<(), OutboxError> {
+        let owner = self.owner_id();
         let (path, sinks) = (self.path.clone(), &self.sinks);
         let connection = &mut self.connection;
         let work = || -> rusqlite::Result<()> {
             let transaction = connection.transaction()?;
             for event in events {
-                let body = serde_json::to_string(event).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-                let new = transaction
-                    .prepare_cached("INSERT OR IGNORE INTO events (session_id, sequence, at_unix_ms, kind, body) VALUES (?, ?, ?, ?, ?)")?
-                    .execute(params![event.session_id, event.sequence, event.at_unix_ms as i64, kind_name(&event.kind), body])?;
-                if new == 0 {
-                    continue;
-                }
-                let id = transaction.last_insert_rowid();
-                for sink in sinks {
-                    transaction.prepare_cached("INSERT INTO deliveries (event, sink, state) VALUES (?, ?, 'pending')")?.execute(params![id, sink])?;
+                if let Some(id) = insert(&transaction, event, owner)? {
+                    for sink in sinks {
+                        transaction.prepare_cached("INSERT INTO deliveries (event, sink, state) VALUES (?, ?, 'pending')")?.execute(params![id, sink])?;
+                    }
                 }
             }
             transaction.commit()
@@ -116,104 +124,49 @@ impl Store {
         work().map_err(|source| OutboxError::Sqlite { path, source })
     }
 
-    /// What is owed to a sink and due: the oldest owed event of each call and no later one, so that order is kept.
-    pub fn due(&self, sink: &str, now_unix_ms: u64, limit: usize) -> Result<Vec<Entry>, OutboxError> {
+    /// What this process owes to a sink and is due: the oldest owed event of each call and no later one, so that order is
+    /// kept. A try that waits for longer than any pause was put off by another clock, and is due too.
+    pub fn due(&self, sink: &str, now_unix_ms: u64, pause_max_ms: u64, limit: usize) -> Result<Vec<Entry>, OutboxError> {
         self.entries(
             "SELECT e.id, e.body, d.sink, d.state, d.attempts, d.reason FROM deliveries d JOIN events e ON e.id = d.event
-             WHERE d.sink = ?1 AND d.state = 'pending' AND d.due_unix_ms <= ?2 AND NOT EXISTS (
+             WHERE d.sink = ?1 AND d.state = 'pending' AND (d.due_unix_ms <= ?2 OR d.due_unix_ms > ?3) AND e.owner = ?5 AND NOT EXISTS (
                  SELECT 1 FROM events f JOIN deliveries g ON g.event = f.id AND g.sink = d.sink
                  WHERE f.session_id = e.session_id AND f.sequence < e.sequence AND g.state = 'pending')
-             ORDER BY d.event LIMIT ?3", // by the index, so that the search ends with the last one taken
-            params![sink, now_unix_ms as i64, limit as i64],
+             ORDER BY d.event LIMIT ?4", // by the index, so that the search ends with the last one taken
+            params![sink, now_unix_ms as i64, now_unix_ms.saturating_add(pause_max_ms) as i64, limit as i64, self.owner_id()],
         )
     }
 
     /// The sink took it.
-    pub fn sent(&mut self, id: i64, sink: &str) -> Result<(), OutboxError> {
-        self.change("UPDATE deliveries SET state = 'sent', attempts = attempts + 1, reason = NULL WHERE event = ? AND sink = ?", params![id, sink])
+    pub fn sent(&mut self, entry: &Entry) -> Result<(), OutboxError> {
+        self.settle(entry, "state = 'sent', reason = ?4, due_unix_ms = ?5", 0, None)
     }
 
     /// The try failed; the next is due then.
-    pub fn again(&mut self, id: i64, sink: &str, due_unix_ms: u64, reason: &str) -> Result<(), OutboxError> {
-        self.change(
-            "UPDATE deliveries SET attempts = attempts + 1, due_unix_ms = ?3, reason = ?4 WHERE event = ?1 AND sink = ?2",
-            params![id, sink, due_unix_ms as i64, reason],
-        )
+    pub fn again(&mut self, entry: &Entry, due_unix_ms: u64, reason: &str) -> Result<(), OutboxError> {
+        self.settle(entry, "reason = ?4, due_unix_ms = ?5", due_unix_ms, Some(reason))
     }
 
     /// The sink will never take it.
-    pub fn park(&mut self, id: i64, sink: &str, reason: &str) -> Result<(), OutboxError> {
-        self.change("UPDATE deliveries SET state = 'parked', attempts = attempts + 1, reason = ?3 WHERE event = ?1 AND sink = ?2", params![id, sink, reason])
+    pub fn park(&mut self, entry: &Entry, reason: &str) -> Result<(), OutboxError> {
+        self.settle(entry, "state = 'parked', reason = ?4, due_unix_ms = ?5", 0, Some(reason))
     }
 
-    /// Owes parked deliveries again: one event's, or all. Returns how many.
-    pub fn retry(&mut self, id: Option<i64>) -> Result<usize, OutboxError> {
+    /// By the event's name and not by its number here: the store may have been begun anew meanwhile.
+    fn settle(&mut self, entry: &Entry, set: &str, due_unix_ms: u64, reason: Option<&str>) -> Result<(), OutboxError> {
+        let sql = format!(
+            "UPDATE deliveries SET attempts = attempts + 1, {set}
+             WHERE sink = ?1 AND event = (SELECT id FROM events WHERE session_id = ?2 AND sequence = ?3)"
+        );
+        let values = params![entry.sink, entry.event.session_id, entry.event.sequence, reason, due_unix_ms as i64];
+        self.connection.prepare_cached(&sql).and_then(|mut statement| statement.execute(values)).map(|_| ()).map_err(|source| self.sqlite(source))
+    }
+
+    /// Every try that was put off is due at once: the sink takes events again.
+    pub fn hasten(&mut self, sink: &str) -> Result<usize, OutboxError> {
         self.connection
-            .execute(
-                "UPDATE deliveries SET state = 'pending', attempts = 0, due_unix_ms = 0 WHERE state = 'parked' AND (?1 IS NULL OR event = ?1)",
-                params![id],
-            )
+            .execute("UPDATE deliveries SET due_unix_ms = 0 WHERE sink = ? AND state = 'pending' AND due_unix_ms > 0", params![sink])
             .map_err(|source| self.sqlite(source))
-    }
-
-    /// Deliveries, newest last; all, or those that are not sent.
-    pub fn list(&self, unsent_only: bool, limit: usize) -> Result<Vec<Entry>, OutboxError> {
-        let mut entries = self.entries(
-            "SELECT e.id, e.body, d.sink, d.state, d.attempts, d.reason FROM deliveries d JOIN events e ON e.id = d.event
-             WHERE ?1 = 0 OR d.state <> 'sent' ORDER BY e.id DESC, d.sink LIMIT ?2",
-            params![unsent_only, limit as i64],
-        )?;
-        entries.reverse();
-        Ok(entries)
-    }
-
-    /// All deliveries of one event.
-    pub fn show(&self, id: i64) -> Result<Vec<Entry>, OutboxError> {
-        self.entries(
-            "SELECT e.id, e.body, d.sink, d.state, d.attempts, d.reason FROM deliveries d JOIN events e ON e.id = d.event WHERE e.id = ? ORDER BY d.sink",
-            params![id],
-        )
-    }
-
-    /// Pending and parked deliveries of each sink.
-    pub fn backlog(&self) -> Result<BTreeMap<String, (u64, u64)>, OutboxError> {
-        let work = || -> rusqlite::Result<_> {
-            let mut statement = self
-                .connection
-                .prepare_cached("SELECT sink, SUM(state = 'pending'), SUM(state = 'parked') FROM deliveries WHERE state <> 'sent' GROUP BY sink")?;
-            let rows = statement.query_map([], |row| Ok((row.get(0)?, (row.get::<_, i64>(1)? as u64, row.get::<_, i64>(2)? as u64))))?;
-            rows.collect()
-        };
-        work().map_err(|source| self.sqlite(source))
-    }
-
-    /// Pending deliveries to all sinks together, counted no further than `limit`.
-    pub fn owed(&self, limit: usize) -> Result<usize, OutboxError> {
-        self.connection
-            .prepare_cached("SELECT COUNT(*) FROM (SELECT 1 FROM deliveries WHERE state = 'pending' LIMIT ?)")
-            .and_then(|mut statement| statement.query_row([limit as i64], |row| row.get::<_, i64>(0)))
-            .map(|owed| owed as usize)
-            .map_err(|source| self.sqlite(source))
-    }
-
-    /// Reports as ended each call that was left open by a crash: its last event is not `CallEnded`. Returns how many.
-    pub fn end_orphans(&mut self) -> Result<usize, OutboxError> {
-        let open: Vec<String> = {
-            let work = || -> rusqlite::Result<_> {
-                let mut statement = self.connection.prepare(
-                    "SELECT session_id FROM events e WHERE kind <> 'call_ended'
-                     AND sequence = (SELECT MAX(sequence) FROM events f WHERE f.session_id = e.session_id) ORDER BY id",
-                )?;
-                statement.query_map([], |row| row.get(0))?.collect()
-            };
-            work().map_err(|source| self.sqlite(source))?
-        };
-        let mut ends = Vec::new();
-        for session in &open {
-            ends.extend(self.orphan_end(session)?);
-        }
-        self.record(ends.iter())?;
-        Ok(ends.len())
     }
 
     /// Forgets what was delivered everywhere and is old.
@@ -228,35 +181,27 @@ impl Store {
             .map_err(|source| self.sqlite(source))
     }
 
-    /// The end of a call that nobody saw end, as its recorded events tell it.
-    fn orphan_end(&self, session: &str) -> Result<Option<CallEvent>, OutboxError> {
-        let events = self.events_of(session)?;
-        let Some(last) = events.last().cloned() else { return Ok(None) };
-        // a call that was connected more than once has ended before
-        let begun = events.iter().rposition(|event| matches!(event.kind, CallEventKind::CallInitiated { .. })).unwrap_or(0);
-        let started = events[begun].at_unix_ms;
-        let (mut turns, mut stage) = (0, String::new());
-        for event in &events[begun..] {
-            if let CallEventKind::Utterance { stage: said_in, .. } = &event.kind {
-                turns += 1;
-                stage.clone_from(said_in);
-            }
+    /// The next sequence number of a session, 0 for a new one. What waits for the disk counts.
+    pub fn next_sequence(&self, session: &str) -> Result<u32, OutboxError> {
+        let waiting = self.unwritten.iter().filter(|event| event.session_id == session).map(|event| event.sequence + 1).max();
+        let written = self
+            .connection
+            .query_row("SELECT MAX(sequence) + 1 FROM events WHERE session_id = ?", [session], |row| row.get::<_, Option<u32>>(0))
+            .optional()
+            .map(Option::flatten)
+            .map_err(|source| self.sqlite(source));
+        match (waiting, written) {
+            (Some(waiting), Ok(written)) => Ok(waiting.max(written.unwrap_or(0))),
+            (Some(waiting), Err(_)) => Ok(waiting),
+            (None, written) => written.map(Option::unwrap_or_default),
         }
-        Ok(Some(CallEvent {
-            session_id: session.to_owned(),
-            call_sid: last.call_sid,
-            at_unix_ms: last.at_unix_ms,
-            sequence: last.sequence + 1,
-            kind: CallEventKind::CallEnded {
-                duration_seconds: last.at_unix_ms.saturating_sub(started) as f64 / 1_000.0,
-                total_turns: turns,
-                final_stage: stage,
-                reason: "crashed".into(),
-            },
-        }))
     }
 
-    fn events_of(&self, session: &str) -> Result<Vec<CallEvent>, OutboxError> {
+    pub(super) fn owner_id(&self) -> i64 {
+        self.owner.as_ref().map_or(0, Owner::id)
+    }
+
+    pub(super) fn events_of(&self, session: &str) -> Result<Vec<CallEvent>, OutboxError> {
         let work = || -> rusqlite::Result<_> {
             let mut statement = self.connection.prepare_cached("SELECT body FROM events WHERE session_id = ? ORDER BY sequence")?;
             statement.query_map([session], |row| event_at(row, 0))?.collect()
@@ -264,7 +209,7 @@ impl Store {
         work().map_err(|source| self.sqlite(source))
     }
 
-    fn entries(&self, sql: &str, values: impl rusqlite::Params) -> Result<Vec<Entry>, OutboxError> {
+    pub(super) fn entries(&self, sql: &str, values: impl rusqlite::Params) -> Result<Vec<Entry>, OutboxError> {
         let work = || -> rusqlite::Result<_> {
             let mut statement = self.connection.prepare_cached(sql)?;
             let rows = statement.query_map(values, |row| {
@@ -282,25 +227,54 @@ impl Store {
         work().map_err(|source| self.sqlite(source))
     }
 
-    fn change(&mut self, sql: &str, values: impl rusqlite::Params) -> Result<(), OutboxError> {
-        self.connection.prepare_cached(sql).and_then(|mut statement| statement.execute(values)).map(|_| ()).map_err(|source| self.sqlite(source))
-    }
-
-    fn sqlite(&self, source: rusqlite::Error) -> OutboxError {
+    pub(super) fn sqlite(&self, source: rusqlite::Error) -> OutboxError {
         OutboxError::Sqlite { path: self.path.clone(), source }
-    }
-
-    /// The next sequence number of a session, 0 for a new one.
-    pub fn next_sequence(&self, session: &str) -> Result<u32, OutboxError> {
-        self.connection
-            .query_row("SELECT MAX(sequence) + 1 FROM events WHERE session_id = ?", [session], |row| row.get::<_, Option<u32>>(0))
-            .optional()
-            .map(|found| found.flatten().unwrap_or(0))
-            .map_err(|source| self.sqlite(source))
     }
 }
 
-fn event_at(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<CallEvent> {
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // FULL: a committed event survives the loss of power, not only of the process
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.execute_batch(SCHEMA)?;
+    // the first stores knew no owners: what they hold is of a process that is no more
+    if !connection.prepare("SELECT 1 FROM pragma_table_info('events') WHERE name = 'owner'")?.exists([])? {
+        connection.execute_batch(
+            "BEGIN IMMEDIATE; ALTER TABLE events ADD COLUMN owner INTEGER NOT NULL DEFAULT 0;
+             INSERT INTO owners (pid, since_unix_ms) VALUES (0, 0); UPDATE events SET owner = last_insert_rowid(); COMMIT",
+        )?;
+    }
+    Ok(connection)
+}
+
+/// The new event's number; `None` when it is there already.
+fn insert(transaction: &Transaction<'_>, event: &CallEvent, owner: i64) -> rusqlite::Result<Option<i64>> {
+    let text = |event: &CallEvent| serde_json::to_string(event).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()));
+    let put = |event: &CallEvent, body: &str| {
+        transaction
+            .prepare_cached("INSERT OR IGNORE INTO events (session_id, sequence, at_unix_ms, kind, body, owner) VALUES (?, ?, ?, ?, ?, ?)")?
+            .execute(params![event.session_id, event.sequence, event.at_unix_ms as i64, kind_name(&event.kind), body, owner])
+    };
+    let body = text(event)?;
+    if put(event, &body)? == 1 {
+        return Ok(Some(transaction.last_insert_rowid()));
+    }
+    let there: String = transaction
+        .prepare_cached("SELECT body FROM events WHERE session_id = ? AND sequence = ?")?
+        .query_row(params![event.session_id, event.sequence], |row| row.get(0))?;
+    if there == body {
+        return Ok(None);
+    }
+    let sequence = transaction.prepare_cached("SELECT MAX(sequence) + 1 FROM events WHERE session_id = ?")?.query_row([&event.session_id], |row| row.get(0))?;
+    let later = CallEvent { sequence, ..event.clone() };
+    put(&later, &text(&later)?)?;
+    Ok(Some(transaction.last_insert_rowid()))
+}
+
+pub(super) fn event_at(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<CallEvent> {
     let body: String = row.get(column)?;
     serde_json::from_str(&body).map_err(|error| rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, error.into()))
 }

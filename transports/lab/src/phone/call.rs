@@ -39,11 +39,15 @@ pub(super) async fn run(
         out: vec![CONNECTED.to_owned(), names.start(parameters)],
         sequence: 1,
         frames: 0,
+        stalled: None,
         warned: [false; 3],
         over: None,
     };
     observer(0, PhoneEvent::Connected);
     let outcome = loop {
+        if let Some(stalled) = call.stalled.take() {
+            tokio::time::sleep(stalled).await;
+        }
         if send(&mut socket, &mut call.out).await.is_err() {
             break Outcome::AgentHungUp;
         }
@@ -99,6 +103,8 @@ struct Call<'a> {
     sequence: u64,
     /// Frames of the caller's sent.
     frames: u64,
+    /// How long nothing is to be sent or read from now on.
+    stalled: Option<Duration>,
     /// Each warning is raised once per stream.
     warned: [bool; 3],
     over: Option<Outcome>,
@@ -146,6 +152,7 @@ impl Call<'_> {
                 self.out.push(self.names.dtmf(self.sequence, key));
             }
             Cue::ListenedInVain => (self.observer)(now_ms, PhoneEvent::ListenedInVain),
+            Cue::Stall(ms) => self.stalled = Some(Duration::from_millis(ms)),
             Cue::HangUp => self.over = Some(Outcome::CallerHungUp),
         }
     }

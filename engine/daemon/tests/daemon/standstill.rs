@@ -1,0 +1,90 @@
+//! Time that passes without the daemon: it is stopped, starved, or the road to the caller stands still. Afterwards the
+//! caller is heard and answered as before: what piled up meanwhile is not played or heard late.
+
+use std::process::{Child, Command, Stdio};
+
+use voiced_lab::phone::{CallReport, Outcome, Step};
+use voiced_lab::providers::Script;
+
+use crate::caller::{call, conversation, listen, say, script};
+use crate::host::Host;
+use crate::{story, until};
+
+const FIRST: &str = "My kitchen sink is leaking.";
+const AGAIN: &str = "It is in the kitchen.";
+/// A standstill of this long must not be in what comes after it, ms.
+const STOOD_MS: u64 = 3_000;
+
+/// What is said after the standstill is answered, and by no more than the standstill itself later than what was said before.
+fn is_as_before(report: &CallReport) {
+    assert_eq!(report.outcome, Outcome::CallerHungUp);
+    let responses: Vec<_> = report.utterances.iter().map(|said| said.response_ms.expect("an answer")).collect();
+    assert!(responses[1] < responses[0] + STOOD_MS, "what came after was heard late: {responses:?}");
+}
+
+#[tokio::test]
+async fn a_daemon_that_was_suspended_for_3_s_goes_on_with_its_calls() {
+    let host = Host::start(Script::default(), &[]).await;
+    let phone = host.phone();
+    let steps = [listen(), say(FIRST), listen(), Step::Wait { ms: 3_500 }, say(AGAIN), listen()];
+    let calling = call(&phone, script(steps));
+    let suspend = async {
+        until("the first answer", async || host.stored().len() >= 4).await;
+        host.signal("STOP");
+        tokio::time::sleep(std::time::Duration::from_millis(STOOD_MS)).await; // the fault itself
+        host.signal("CONT");
+    };
+    let (report, ()) = tokio::join!(calling, suspend);
+    is_as_before(&report);
+    assert_eq!(story::of(&host, &report.call_sid).await.said().len(), 5);
+}
+
+#[tokio::test]
+async fn a_line_that_stood_still_for_3_s_is_heard_and_answered_at_once_again() {
+    let host = Host::start(Script::default(), &[]).await;
+    // amid the agent's answer, and while the caller is silent
+    let steps = [listen(), say(FIRST), Step::Wait { ms: 600 }, Step::Stall { ms: STOOD_MS }, listen(), say(AGAIN), listen()];
+    let report = call(&host.phone(), script(steps)).await;
+    is_as_before(&report);
+    assert_eq!(story::of(&host, &report.call_sid).await.said().iter().filter(|(speaker, _)| *speaker == "tenant").count(), 2);
+}
+
+#[tokio::test]
+async fn a_caller_who_reads_nothing_for_long_is_let_go_and_the_place_is_free() {
+    let host = Host::start(Script::default(), &[("VOICED_TWILIO__IDLE_TIMEOUT_S", "2")]).await;
+    let phone = host.phone();
+    let gone = call(&phone, script([listen(), Step::Stall { ms: 6_000 }, Step::Wait { ms: 10_000 }])).await;
+    assert_eq!(gone.outcome, Outcome::AgentHungUp);
+    until("the place is free", async || host.metric("voiced_calls{thread=\"0\"}").await == 0).await;
+    story::of(&host, &gone.call_sid).await;
+    assert_eq!(call(&phone, conversation(&[FIRST])).await.outcome, Outcome::CallerHungUp);
+}
+
+/// Someone else's work on the daemon's core; it ends with this.
+struct Neighbour(Child);
+
+impl Neighbour {
+    fn on(cpu: &str) -> Self {
+        let busy = Command::new("taskset").args(["-c", cpu, "sh", "-c", "while :; do :; done"]).stdout(Stdio::null()).spawn();
+        Self(busy.expect("taskset"))
+    }
+}
+
+impl Drop for Neighbour {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn with_busy_neighbours_on_its_core_a_call_goes_on_and_is_answered() {
+    let host = Host::start(Script::default(), &[]).await;
+    let pinned = Command::new("taskset").args(["-apc", "0", &host.pid().to_string()]).stdout(Stdio::null()).status();
+    assert!(pinned.is_ok_and(|status| status.success()), "the daemon is on core 0");
+    let neighbours = [Neighbour::on("0"), Neighbour::on("0")];
+    let report = call(&host.phone(), conversation(&[FIRST, AGAIN])).await;
+    drop(neighbours);
+    is_as_before(&report);
+    assert_eq!(story::of(&host, &report.call_sid).await.said().len(), 5);
+}

@@ -1,0 +1,127 @@
+//! The outbox on a disk that misbehaves: nothing that was handed over is dropped, and whoever runs it is told.
+
+mod event;
+
+use std::path::Path;
+use std::time::Duration;
+
+use event::{LIMIT, said, until};
+use rusqlite::Connection;
+use voiced_core::event::CallEvent;
+use voiced_events::outbox::{Outbox, State, Store};
+
+fn open(file: &Path) -> Outbox {
+    let outbox = Outbox::open(file, &["ema"]).unwrap();
+    tokio::spawn(outbox.clone().watch(Duration::from_millis(20)));
+    outbox
+}
+
+/// What is on disk, in order.
+async fn stored(outbox: &Outbox) -> Vec<CallEvent> {
+    outbox.with(|store| store.list(false, LIMIT).unwrap_or_default().into_iter().map(|entry| entry.event).collect()).await.unwrap()
+}
+
+#[tokio::test]
+async fn while_another_holds_the_lock_events_wait_in_memory_and_then_go_to_disk_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("events.db");
+    let outbox = open(&file);
+    assert!(outbox.record(said("CA1", 0)).await);
+    let other = Connection::open(&file).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for number in 1..40 {
+        assert!(!outbox.record(said("CA1", number)).await, "nothing is called safe that is not");
+    }
+    assert_eq!(outbox.health().unwritten(), 39);
+    assert!(outbox.health().trouble().unwrap().contains("locked"), "{:?}", outbox.health().trouble());
+    assert_eq!(outbox.with(|store| store.next_sequence("CA1").unwrap()).await.unwrap(), 40, "what waits is counted");
+    other.execute_batch("COMMIT").unwrap();
+    until("all on disk", async || outbox.health().unwritten() == 0).await;
+    let numbers: Vec<_> = stored(&outbox).await.into_iter().map(|event| event.sequence).collect();
+    assert_eq!(numbers, (0..40).collect::<Vec<_>>());
+    assert_eq!((outbox.health().trouble(), outbox.health().lost()), (None, 0));
+}
+
+#[tokio::test]
+async fn beyond_what_memory_holds_events_are_counted_as_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("events.db");
+    let outbox = open(&file);
+    let other = Connection::open(&file).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    for number in 0..20_010 {
+        outbox.record(said("CA1", number)).await;
+    }
+    assert_eq!((outbox.health().unwritten(), outbox.health().lost()), (20_000, 10));
+}
+
+#[tokio::test]
+async fn a_store_that_is_damaged_at_the_start_is_set_aside_and_what_can_be_read_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("events.db");
+    let mut store = Store::open(&file, &["ema"]).unwrap();
+    store.claim().unwrap();
+    let events: Vec<_> = (0..2_000).map(|number| said(&format!("CA{}", number / 10), number % 10)).collect();
+    store.record(events.iter()).unwrap();
+    let first = store.due("ema", 1, 1, 1).unwrap().remove(0);
+    store.sent(&first).unwrap();
+    drop(store); // the last connection: all is in the file, its log is gone
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2 / 4_096 * 4_096;
+    bytes[middle..middle + 8 * 4_096].fill(0xA5);
+    std::fs::write(&file, bytes).unwrap();
+
+    let outbox = open(&file);
+    assert_eq!(outbox.health().set_aside(), 1);
+    let kept = outbox.with(|store| store.list(false, LIMIT).unwrap()).await.unwrap();
+    assert!((1_000..2_000).contains(&kept.len()), "{}", kept.len());
+    assert_eq!(kept[0].state, State::Sent, "what was delivered is not delivered again");
+    assert!(kept[1..].iter().all(|entry| entry.state == State::Pending));
+    let aside = std::fs::read_dir(folder.path()).unwrap().flatten().any(|entry| entry.file_name().to_string_lossy().contains(".damaged-"));
+    assert!(aside, "the damaged store is there for whoever wants to look");
+    assert!(outbox.record(said("CA9", 99)).await);
+}
+
+#[tokio::test]
+async fn a_store_that_is_no_store_is_set_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("events.db");
+    std::fs::write(&file, "this is not a database, and it is long enough to be taken for one: ".repeat(200)).unwrap();
+    let outbox = open(&file);
+    assert!(outbox.record(said("CA1", 0)).await);
+    assert_eq!((stored(&outbox).await.len(), outbox.health().set_aside()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_store_that_is_damaged_while_running_is_begun_anew_and_no_event_since_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("events.db");
+    let outbox = open(&file);
+    for number in 0..10 {
+        outbox.record(said("CA1", number)).await;
+    }
+    for part in ["events.db", "events.db-wal"] {
+        let path = folder.path().join(part);
+        let len = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
+        std::fs::write(path, vec![0xA5; len as usize]).unwrap();
+    }
+    for number in 10..20 {
+        outbox.record(said("CA1", number)).await;
+    }
+    until("all on disk", async || outbox.health().unwritten() == 0 && outbox.health().trouble().is_none()).await;
+    let numbers: Vec<_> = stored(&outbox).await.into_iter().map(|event| event.sequence).collect();
+    assert!(numbers.ends_with(&(10..20).collect::<Vec<_>>()), "{numbers:?}");
+    drop(outbox);
+}
+
+#[tokio::test]
+async fn two_events_of_one_number_are_both_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let outbox = open(&folder.path().join("events.db"));
+    let (one, other) = (said("CA1", 0), CallEvent { at_unix_ms: 7, ..said("CA1", 0) });
+    for event in [&one, &other, &one] {
+        assert!(outbox.record(event.clone()).await);
+    }
+    let numbers: Vec<_> = stored(&outbox).await.into_iter().map(|event| (event.sequence, event.at_unix_ms)).collect();
+    assert_eq!(numbers, [(0, one.at_unix_ms), (1, 7)]);
+}
