@@ -66,6 +66,11 @@ pub(crate) fn check(merged: &Table, problems: &mut Vec<Problem>) {
             problem(key, format!("{number} is out of range, must be {} to {}", range.start(), range.end()));
         }
     }
+    for (key, items) in merged.0.iter().filter_map(|(key, value)| Some((key, value.as_array()?))) {
+        if key != "script.stages" && items.iter().any(|item| !item.is_str()) {
+            problem(key, "has an item that is no text: put each in quotes".into());
+        }
+    }
     for (key, schemes) in URLS {
         let known = url::Url::parse(merged.text(key)).is_ok_and(|url| schemes.contains(&url.scheme()) && url.has_host());
         if !merged.text(key).is_empty() && !known {

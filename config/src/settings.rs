@@ -2,9 +2,10 @@
 #![allow(missing_docs)] // each key is documented in default.toml, once
 
 use serde::Deserialize;
+use voiced_secret::Secret;
 
 /// All settings.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Settings {
     pub server: Server,
     pub http: Http,
@@ -21,18 +22,18 @@ pub struct Settings {
     pub script: toml::Table,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Server {
     pub bind: String,
     pub port: u16,
     pub webhook_url: String,
-    pub api_key: String,
+    pub api_key: Secret,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Http {
-    pub api_keys: Vec<String>,
-    pub jwt_secret: String,
+    pub api_keys: Vec<Secret>,
+    pub jwt_secret: Secret,
     pub jwt_audience: String,
     pub cors_origins: Vec<String>,
     pub rooms_per_minute: usize,
@@ -40,13 +41,13 @@ pub struct Http {
     pub production: bool,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Livekit {
     pub url: String,
     pub api_key: String,
-    pub api_secret: String,
+    pub api_secret: Secret,
     pub webhook_api_key: String,
-    pub webhook_api_secret: String,
+    pub webhook_api_secret: Secret,
     pub agent_name: String,
     pub jobs_max: usize,
     pub media_threads: usize,
@@ -60,14 +61,14 @@ pub struct Livekit {
     pub egress_region: String,
     pub egress_endpoint: String,
     pub egress_access_key: String,
-    pub egress_secret: String,
+    pub egress_secret: Secret,
 }
 
 impl Livekit {
     /// The variables that are needed to reach a `LiveKit` server and are not set.
     pub fn missing(&self) -> Vec<&'static str> {
-        let needed = [("LIVEKIT_URL", &self.url), ("LIVEKIT_API_KEY", &self.api_key), ("LIVEKIT_API_SECRET", &self.api_secret)];
-        needed.into_iter().filter(|(_, value)| value.is_empty()).map(|(name, _)| name).collect()
+        let needed = [("LIVEKIT_URL", self.url.is_empty()), ("LIVEKIT_API_KEY", self.api_key.is_empty()), ("LIVEKIT_API_SECRET", self.api_secret.is_empty())];
+        needed.into_iter().filter(|(_, is_missing)| *is_missing).map(|(name, _)| name).collect()
     }
 }
 
@@ -79,17 +80,17 @@ pub enum Hear {
     All,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Telephony {
     pub enabled: bool,
     pub sip_identity_prefix: String,
     pub dispatch_on_any_participant_join: bool,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Twilio {
     pub account_sid: String,
-    pub auth_token: String,
+    pub auth_token: Secret,
     pub phone_number: String,
     pub token_ttl_s: u64,
     pub idle_timeout_s: u64,
@@ -97,13 +98,13 @@ pub struct Twilio {
     pub bad_messages_max: u32,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Ema {
     pub api_url: String,
-    pub webhook_secret: String,
+    pub webhook_secret: Secret,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Events {
     pub file: String,
     pub attempts_max: u32,
@@ -126,7 +127,7 @@ pub struct Agent {
     pub apology: String,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Turn {
     pub endpoint_ms_min: u32,
     pub endpoint_ms_max: u32,
@@ -136,7 +137,7 @@ pub struct Turn {
     pub lead_ms: u32,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Engine {
     pub threads: usize,
     pub calls_per_thread: usize,
@@ -146,20 +147,20 @@ pub struct Engine {
     pub lock_memory: bool,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Providers {
     pub deepgram: Provider,
     pub openai: Provider,
     pub cartesia: Provider,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Provider {
-    pub api_key: String,
+    pub api_key: Secret,
     pub base_url: String,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Storage {
     pub state_dir: String,
     pub cache_dir: String,

@@ -147,7 +147,7 @@ async fn events(settings: &Settings) -> Result<(Outbox, watch::Sender<bool>, Vec
 fn sinks(settings: &Settings) -> Result<Vec<Sink>> {
     let mut sinks = Vec::new();
     if !settings.ema.api_url.is_empty() {
-        sinks.push(Sink::Ema(Ema::new(&settings.ema.api_url, &settings.ema.webhook_secret)?));
+        sinks.push(Sink::Ema(Ema::new(&settings.ema.api_url, settings.ema.webhook_secret.expose())?));
     }
     if !settings.events.file.is_empty() {
         sinks.push(Sink::File(JsonLines::new(Path::new(&settings.events.file).to_owned())));
@@ -206,6 +206,6 @@ async fn expire(folder: PathBuf, age: Duration) {
     }
 }
 
-fn secret(text: &str) -> Option<Secret> {
-    (!text.is_empty()).then(|| Secret::new(text))
+fn secret(key: &Secret) -> Option<Secret> {
+    (!key.is_empty()).then(|| key.clone())
 }

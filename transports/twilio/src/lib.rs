@@ -6,7 +6,6 @@
 
 mod counters;
 mod message;
-mod secret;
 mod settings;
 mod signature;
 mod stream;
@@ -16,6 +15,6 @@ mod twiml;
 mod webhook;
 
 pub use counters::TwilioCounters;
-pub use secret::Secret;
 pub use settings::TwilioSettings;
 pub use switchboard::{IncomingCall, LineIo, Refused, Switchboard, router};
+pub use voiced_secret::Secret;

@@ -1,7 +1,7 @@
 //! What the daemon decides for this transport.
 
-use crate::secret::Secret;
 use url::Url;
+use voiced_secret::Secret;
 
 /// Settings of the Twilio transport.
 #[derive(Clone, Debug)]

@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use voiced_config::Http;
 use voiced_events::deliver::unix_ms;
+use voiced_secret::Secret;
 
 use super::jwt::Verifier;
 use super::refusal::Refusal;
@@ -26,7 +27,7 @@ pub struct Access {
 impl Access {
     /// As configured, for a daemon that listens at `address`.
     pub fn new(http: &Http, address: SocketAddr) -> Self {
-        let keys: Vec<_> = http.api_keys.iter().map(|key| Key::new(key)).collect();
+        let keys: Vec<_> = http.api_keys.iter().map(|key| Key::new(key.expose())).collect();
         let jwt = (!http.jwt_secret.is_empty()).then(|| Verifier::new(&http.jwt_secret, &http.jwt_audience));
         let is_open = keys.is_empty() && jwt.is_none() && address.ip().is_loopback();
         Self { keys, jwt, is_open }
@@ -60,8 +61,8 @@ pub struct Operator(Option<Key>);
 
 impl Operator {
     /// Of the operator's key; empty: none.
-    pub fn new(api_key: &str) -> Self {
-        Self((!api_key.is_empty()).then(|| Key::new(api_key)))
+    pub fn new(api_key: &Secret) -> Self {
+        Self((!api_key.is_empty()).then(|| Key::new(api_key.expose())))
     }
 }
 
