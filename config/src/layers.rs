@@ -37,7 +37,7 @@ pub(crate) const NAMED: &[(&str, &str)] = &[
     ("TELEPHONY_DISPATCH_ON_ANY_PARTICIPANT_JOIN", "telephony.dispatch_on_any_participant_join"),
 ];
 /// Lists whose items have no comma in them: a variable may give them comma separated.
-pub(crate) const COMMA_SEPARATED: &[&str] = &["http.api_keys", "http.cors_origins"];
+pub(crate) const COMMA_SEPARATED: &[&str] = &["http.api_keys", "http.cors_origins", "server.trusted_proxies"];
 /// `VOICED_` variables that are not keys.
 const NOT_KEYS: &[&str] = &["VOICED_CONFIG", "VOICED_LOG", "VOICED_CACHE"];
 

@@ -28,6 +28,15 @@ pub struct Server {
     pub port: u16,
     pub webhook_url: String,
     pub api_key: Secret,
+    pub metrics_bind: String,
+    pub connections_max: usize,
+    pub connections_per_source_max: usize,
+    pub trusted_proxies: Vec<String>,
+    pub header_timeout_s: u64,
+    pub keep_alive_s: u64,
+    pub header_bytes_max: usize,
+    pub body_timeout_s: u64,
+    pub core_dumps: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -37,6 +46,7 @@ pub struct Http {
     pub jwt_audience: String,
     pub cors_origins: Vec<String>,
     pub rooms_per_minute: usize,
+    pub rooms_per_minute_per_source: usize,
     pub room_url: String,
     pub production: bool,
 }
@@ -96,6 +106,7 @@ pub struct Twilio {
     pub idle_timeout_s: u64,
     pub max_duration_s: u64,
     pub bad_messages_max: u32,
+    pub messages_per_s_max: u32,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -12,6 +12,7 @@ mod headroom;
 mod http;
 mod inference;
 mod lab;
+mod limits;
 mod local;
 mod metrics;
 mod notify;

@@ -24,10 +24,10 @@ use voiced_twilio::{Secret, TwilioCounters, TwilioSettings};
 use crate::agent::Agents;
 use crate::backlog::{self, Backlog};
 use crate::http::rooms::Rooms;
-use crate::http::{self, Status};
+use crate::http::{self, Gate, Status};
 use crate::rooms::RoomHost;
 use crate::sessions::{Desk, Sessions};
-use crate::{dirs, headroom, inference, notify, recording};
+use crate::{dirs, headroom, inference, limits, notify, recording};
 
 /// How long calls may go on after SIGTERM; systemd's `TimeoutStopSec` is a little longer.
 const DRAIN: Duration = Duration::from_mins(5);
@@ -44,11 +44,14 @@ pub struct Daemon {
     deliveries: Vec<JoinHandle<Result<(), OutboxError>>>,
     /// Locked.
     _state: File,
-    http: JoinHandle<std::io::Result<()>>,
+    http: JoinHandle<((), ())>,
 }
 
 /// Serves until SIGTERM or ctrl-c, then drains.
 pub async fn until_stopped(settings: Settings) -> Result<()> {
+    if !settings.server.core_dumps {
+        limits::no_core_dumps()?;
+    }
     let daemon = Daemon::start(settings, true).await?;
     notify::ready();
     tokio::spawn(notify::watchdog(Arc::clone(&daemon.sessions.engine)));
@@ -91,8 +94,10 @@ impl Daemon {
             .with_context(|| format!("cannot listen on {}:{} (server.bind, PORT)", settings.server.bind, settings.server.port))?;
         let address = listener.local_addr()?;
         let rooms = rooms(&settings, &sessions)?;
-        let router = router(&settings, address, verify_signatures, &sessions, rooms.as_ref())?;
-        let http = tokio::spawn(async move { axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>()).await });
+        let gate = Gate::new(&settings.server);
+        let (router, status) = router(&settings, address, verify_signatures, &sessions, rooms.as_ref(), &gate)?;
+        let metrics = metrics(&settings, status).await?;
+        let http = tokio::spawn(async move { tokio::join!(http::serve(listener, router, gate), metrics) });
         tracing::info!(%address, stt = settings.agent.stt, llm = settings.agent.llm, tts = settings.agent.tts, calls_max = sessions.engine.limit(), "serving");
         let worker = rooms.as_ref().map(RoomHost::work);
         Ok(Self { address, sessions, rooms, worker, stop_events, deliveries, _state: state, http })
@@ -147,7 +152,7 @@ async fn events(settings: &Settings) -> Result<(Outbox, watch::Sender<bool>, Vec
 fn sinks(settings: &Settings) -> Result<Vec<Sink>> {
     let mut sinks = Vec::new();
     if !settings.ema.api_url.is_empty() {
-        sinks.push(Sink::Ema(Ema::new(&settings.ema.api_url, settings.ema.webhook_secret.expose())?));
+        sinks.push(Sink::Ema(Ema::new(&settings.ema.api_url, settings.ema.webhook_secret.clone())?));
     }
     if !settings.events.file.is_empty() {
         sinks.push(Sink::File(JsonLines::new(Path::new(&settings.events.file).to_owned())));
@@ -155,13 +160,21 @@ fn sinks(settings: &Settings) -> Result<Vec<Sink>> {
     Ok(sinks)
 }
 
-fn router(settings: &Settings, address: SocketAddr, verify_signatures: bool, sessions: &Arc<Sessions>, rooms: Option<&Arc<RoomHost>>) -> Result<Router> {
+fn router(
+    settings: &Settings,
+    address: SocketAddr,
+    verify_signatures: bool,
+    sessions: &Arc<Sessions>,
+    rooms: Option<&Arc<RoomHost>>,
+    gate: &Arc<Gate>,
+) -> Result<(Router, Arc<Status>)> {
     let twilio_counters = Arc::new(TwilioCounters::default());
     let status = Arc::new(Status {
         sessions: Arc::clone(sessions),
         twilio: Arc::clone(&twilio_counters),
         rooms: rooms.cloned(),
         phone_number: settings.twilio.phone_number.clone(),
+        gate: Arc::clone(gate),
     });
     let public = if settings.server.webhook_url.is_empty() { format!("http://{address}") } else { settings.server.webhook_url.clone() };
     let twilio = TwilioSettings {
@@ -172,11 +185,31 @@ fn router(settings: &Settings, address: SocketAddr, verify_signatures: bool, ses
         // the conversation ends the call first and says goodbye; the transport's own limit is the net below
         max_duration_s: settings.twilio.max_duration_s + 60,
         bad_messages_max: settings.twilio.bad_messages_max,
+        messages_per_s_max: settings.twilio.messages_per_s_max,
+        body_timeout_s: settings.server.body_timeout_s,
         verify_signatures,
         ..TwilioSettings::new(public.parse().context("server.webhook_url")?)
     };
-    let own = http::router(settings, address, rooms.map(|rooms| Arc::clone(rooms) as Arc<dyn Rooms>), status)?;
-    Ok(own.merge(voiced_twilio::router(twilio, Arc::new(Desk { sessions: Arc::clone(sessions), rooms: rooms.cloned() }), twilio_counters)))
+    let own = http::router(settings, address, rooms.map(|rooms| Arc::clone(rooms) as Arc<dyn Rooms>), Arc::clone(&status))?;
+    let desk = Desk { sessions: Arc::clone(sessions), rooms: rooms.cloned() };
+    Ok((own.merge(voiced_twilio::router(twilio, Arc::new(desk), twilio_counters)), status))
+}
+
+/// Answers `/metrics` at `server.metrics_bind`, where that is set: behind limits of its own, so that a flood of the public
+/// address hides nothing.
+async fn metrics(settings: &Settings, status: Arc<Status>) -> Result<impl Future<Output = ()> + use<>> {
+    let bind = &settings.server.metrics_bind;
+    let listener =
+        if bind.is_empty() { None } else { Some(TcpListener::bind(bind).await.with_context(|| format!("cannot listen on {bind} (server.metrics_bind)"))?) };
+    let (router, gate) = (http::metrics_router(settings, status), Gate::new(&settings.server));
+    if let Some(listener) = &listener {
+        tracing::info!(metrics_at = %listener.local_addr()?, "serving /metrics");
+    }
+    Ok(async move {
+        if let Some(listener) = listener {
+            http::serve(listener, router, gate).await;
+        }
+    })
 }
 
 /// The rooms of the configured LiveKit server.

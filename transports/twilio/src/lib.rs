@@ -12,6 +12,7 @@ mod stream;
 mod switchboard;
 mod token;
 mod twiml;
+pub mod untrusted;
 mod webhook;
 
 pub use counters::TwilioCounters;

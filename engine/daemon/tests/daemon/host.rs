@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output};
 use std::time::Instant;
 
 use serde_json::Value;
@@ -75,7 +75,8 @@ impl Host {
         assert!(self.daemon.is_none(), "a daemon is running");
         self.starts += 1;
         let log = File::create(self.log_file()).expect("a log");
-        let daemon = self.command(&["serve"]).stdout(Stdio::null()).stderr(log).spawn().expect("the daemon starts");
+        let printed = File::create(self.state.path().join(format!("voiced-{}.out", self.starts))).expect("a file");
+        let daemon = self.command(&["serve"]).stdout(printed).stderr(log).spawn().expect("the daemon starts");
         self.daemon = Some(daemon);
         until("the daemon says where it listens", async || {
             let exited = self.daemon.as_mut().and_then(|daemon| daemon.try_wait().ok().flatten());
@@ -187,6 +188,28 @@ impl Host {
     pub fn stored(&self) -> Vec<Entry> {
         let store = Store::open(&self.state.path().join("events.db"), &[]).expect("a store");
         store.list(false, 10_000).expect("entries")
+    }
+
+    /// Every file of the daemon: its state, and what all of its starts printed and logged.
+    pub fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut folders = vec![self.state.path().to_owned()];
+        let mut files = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+                let path = entry.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    files.push((path.clone(), std::fs::read(path).expect("a file")));
+                }
+            }
+        }
+        files
+    }
+
+    /// Where `/metrics` is served alone.
+    pub fn metrics_address(&self) -> String {
+        self.log().split("metrics_at=").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("an address for metrics").to_owned()
     }
 
     /// What the daemon has logged since its start.

@@ -7,6 +7,7 @@ mod story;
 mod stranger;
 mod venue;
 
+mod attack;
 mod backlog;
 mod bridge;
 mod crash;
@@ -17,6 +18,7 @@ mod limits;
 mod operator;
 mod rooms;
 mod rudeness;
+mod secrets;
 mod trust;
 
 use std::time::{Duration, Instant};
