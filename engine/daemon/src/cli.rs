@@ -87,6 +87,11 @@ pub fn run() -> ExitCode {
         let quiet = matches!(cli.command, Command::Demo(_) | Command::Models(_) | Command::Events(_) | Command::Check);
         tracing_subscriber::EnvFilter::new(if quiet { "warn" } else { "info" })
     });
+    // whatever level is asked for: below this it writes the heads of requests, keys included
+    let filter = match "tungstenite=debug".parse() {
+        Ok(directive) => filter.add_directive(directive),
+        Err(_) => filter,
+    };
     // colours are for terminals: in a journal or a file they are noise
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr).init();
     match carry_out(cli) {

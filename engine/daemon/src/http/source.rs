@@ -58,13 +58,13 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// True when `Host` is an address of loopback, or its name.
+/// True when `Host` is an address of loopback, or its name: of a page whose name points here it would be that name.
 fn names_this_machine(headers: &HeaderMap) -> bool {
     let Some(host) = headers.get(header::HOST) else { return true };
     let authority = host.to_str().ok().and_then(|host| host.parse::<axum::http::uri::Authority>().ok());
     authority.is_some_and(|authority| {
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-        host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+        host.eq_ignore_ascii_case("localhost") || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback() || address.is_unspecified())
     })
 }
 

@@ -20,6 +20,7 @@ mod rooms;
 mod rudeness;
 mod secrets;
 mod trust;
+mod unit;
 
 use std::time::{Duration, Instant};
 

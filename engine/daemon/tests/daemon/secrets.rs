@@ -58,7 +58,7 @@ async fn no_key_is_in_anything_that_the_daemon_writes_or_answers() {
 
     let parrot = parrot().await;
     let (http, ws) = (format!("http://{parrot}"), format!("ws://{parrot}"));
-    host.set(&[("DEEPGRAM_BASE_URL", &ws), ("OPENAI_BASE_URL", &http), ("CARTESIA_BASE_URL", &ws), ("EMA_API_URL", &http), ("LIVEKIT_URL", &ws)]);
+    host.set(&[("DEEPGRAM_BASE_URL", &http), ("OPENAI_BASE_URL", &http), ("CARTESIA_BASE_URL", &http), ("EMA_API_URL", &http), ("LIVEKIT_URL", &ws)]);
     host.restart().await;
     call(&host.phone(), script([listen(), say("My kitchen sink is leaking."), Step::Wait { ms: 1_000 }])).await;
     until("the receiver's refusal is stored", async || host.stored().iter().any(|entry| entry.reason.is_some())).await;

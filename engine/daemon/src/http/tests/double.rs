@@ -39,6 +39,11 @@ pub struct Double {
 }
 
 impl Double {
+    /// A server without rooms that answers.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { rooms: Mutex::default(), passes: Mutex::default(), failures: Mutex::default(), answers: Semaphore::new(1_000) })
+    }
+
     pub fn rooms(&self) -> MutexGuard<'_, BTreeMap<String, Room>> {
         self.rooms.lock().unwrap()
     }
@@ -162,7 +167,7 @@ impl Front {
 
     /// The same for a daemon that believes to listen at another address.
     pub async fn start_at(address: &str, settings: &[(&str, &str)]) -> Self {
-        let rooms = Arc::new(Double { rooms: Mutex::default(), passes: Mutex::default(), failures: Mutex::default(), answers: Semaphore::new(1_000) });
+        let rooms = Double::new();
         let url = serve(address, settings, Some(rooms.clone())).await;
         Self { rooms, url, client: reqwest::Client::new() }
     }
