@@ -42,10 +42,10 @@ pub(crate) struct Given {
 }
 
 /// The environment with its files read; later ones win.
-pub(crate) fn resolve(environment: Vec<(String, String)>, problems: &mut Vec<Problem>) -> Vec<Given> {
+pub(crate) fn resolve(environment: &[(String, String)], problems: &mut Vec<Problem>) -> Vec<Given> {
     let value = |wanted: &str| environment.iter().find(|(variable, _)| variable == wanted).map(|(_, text)| text.as_str());
     let mut given = value(DIRECTORY).map(|folder| credentials(Path::new(folder), problems)).unwrap_or_default();
-    for (variable, text) in &environment {
+    for (variable, text) in environment {
         let Some((name, key)) = named_by_file(variable) else {
             given.push(Given { variable: variable.clone(), text: text.clone(), from: format!("environment variable {variable}") });
             continue;

@@ -77,7 +77,7 @@ pub fn examine(file: Option<(&str, &str)>, environment: impl IntoIterator<Item =
             Err(error) => problems.push(Problem { key: "TOML".into(), from: name.into(), what: not_toml(text, &error) }),
         }
     }
-    for given in credentials::resolve(environment.into_iter().collect(), &mut problems) {
+    for given in credentials::resolve(&environment.into_iter().collect::<Vec<_>>(), &mut problems) {
         from_environment(&mut merged, &default, given, &mut problems);
     }
     check(&merged, &mut problems);

@@ -106,8 +106,9 @@ impl Body<'_> {
     }
 
     /// A failure that the answer itself tells of, without the key, should it be repeated there.
-    pub fn redacted(&self, failure: Failure) -> Failure {
-        Failure { what: self.http.account.api_key.redact(&failure.what), ..failure }
+    pub fn redacted(&self, mut failure: Failure) -> Failure {
+        failure.what = self.http.account.api_key.redact(&failure.what);
+        failure
     }
 
     /// The first useful piece has come.

@@ -1,4 +1,4 @@
-//! A listening socket and what is spoken on it: HTTP/1.1 and the WebSockets that grow out of it, behind a `Gate`. Written
+//! A listening socket and what is spoken on it: HTTP/1.1 and the sockets that it is upgraded to, behind a `Gate`. Written
 //! on hyper's own server because axum's gives no limit of time or size for a request's head.
 
 use std::net::SocketAddr;
@@ -33,10 +33,12 @@ const BUFFER_BYTES_MIN: usize = 8_192;
 pub async fn serve(listener: TcpListener, router: Router, gate: Arc<Gate>) {
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => match gate.enter(peer.ip()) {
-                Some(place) => drop(tokio::spawn(converse(Placed { stream, _place: place }, peer, router.clone(), Arc::clone(&gate)))),
-                None => tracing::debug!(%peer, "no place for a connection"), // /metrics counts them: a flood is no log
-            },
+            Ok((stream, peer)) => {
+                // who finds no place is closed; /metrics counts them, as a flood is no log
+                if let Some(place) = gate.enter(peer.ip()) {
+                    tokio::spawn(converse(Placed { stream, _place: place }, peer, router.clone(), Arc::clone(&gate)));
+                }
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 sleep(ACCEPT_PAUSE).await;

@@ -18,5 +18,5 @@ pub(crate) fn server_message(bytes: &[u8]) {
         let out = machine.apply(Duration::from_secs(second), host, Input::Message(message.clone()));
         assert!(out.len() < 16, "one message, a few answers");
     }
-    machine.apply(Duration::from_secs(60), host, Input::Tick);
+    machine.apply(Duration::from_mins(1), host, Input::Tick);
 }
