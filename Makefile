@@ -50,7 +50,7 @@ PARSER ?= $(notdir $(basename $(wildcard fuzz/targets/fuzz_targets/*.rs)))
 fuzz: deps $(TOOLS)/cargo-fuzz
 	@for parser in $(PARSER); do \
 		echo "== $$parser"; mkdir -p fuzz/targets/corpus/$$parser fuzz/seeds/$$parser; \
-		RUSTC_BOOTSTRAP=1 $(TOOLS)/cargo-fuzz run --fuzz-dir fuzz/targets -s none $$parser fuzz/targets/corpus/$$parser fuzz/seeds/$$parser -- \
+		RUSTC_BOOTSTRAP=1 $(TOOLS)/cargo-fuzz run --fuzz-dir fuzz/targets -s none $$parser $(CURDIR)/fuzz/targets/corpus/$$parser $(CURDIR)/fuzz/seeds/$$parser -- \
 			-max_len=4096 -rss_limit_mb=512 -timeout=5 $(if $(N),-runs=$(N),-max_total_time=$(FUZZ_SECONDS)) -print_final_stats=1 2>&1 \
 			| grep -E "^==|error|panicked|Done|stat::number_of_executed|SUMMARY|Test unit"; \
 		[ "$${PIPESTATUS[0]}" = 0 ] || exit 1; \
