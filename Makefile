@@ -4,8 +4,11 @@
 SHELL := /bin/bash
 PACKAGES := build-essential cmake pkg-config python3 python3-venv espeak-ng ca-certificates
 VOICED := target/release/voiced
+TOOLS := target/tools/cargo/bin
+VERSION_deny := 0.20.2
+VERSION_fuzz := 0.13.2
 
-.PHONY: demo test bench bench-calls profile soak run build lint doc loom deps tools tools-browser weights
+.PHONY: demo test audit fuzz bench bench-calls profile soak run build lint doc loom deps tools tools-browser weights
 
 # ROOM=1: the same dialogue in a LiveKit room.
 demo: weights $(if $(ROOM),tools)
@@ -24,7 +27,7 @@ test: deps tools lint
 	cargo build --locked --workspace
 	target/debug/voiced models fetch
 	cargo test --locked --workspace
-	$(MAKE) loom doc
+	$(MAKE) loom doc audit
 
 lint: deps
 	cargo fmt --all --check
@@ -32,6 +35,31 @@ lint: deps
 
 doc: deps
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
+
+# Licences, bans and sources of every dependency, and, where their database can be reached, advisories. `cargo audit` reads
+# the same database and would add nothing but a second list of exceptions.
+audit: $(TOOLS)/cargo-deny
+	$< -L error check licenses bans sources
+	@if git ls-remote -q https://github.com/RustSec/advisory-db HEAD >/dev/null 2>&1; then $< -L error check advisories; \
+	else echo "advisories: not checked, their database cannot be reached from here"; fi
+
+# libFuzzer looks for inputs that break the parsers: FUZZ_SECONDS each, or with N=1000000 so many inputs. PARSER=name: one only.
+# Nightly's options, on the stable toolchain; no sanitizer, as the parsers have no unsafe code.
+FUZZ_SECONDS ?= 60
+PARSER ?= $(notdir $(basename $(wildcard fuzz/targets/fuzz_targets/*.rs)))
+fuzz: deps $(TOOLS)/cargo-fuzz
+	@for parser in $(PARSER); do \
+		echo "== $$parser"; mkdir -p fuzz/targets/corpus/$$parser fuzz/seeds/$$parser; \
+		RUSTC_BOOTSTRAP=1 $(TOOLS)/cargo-fuzz run --fuzz-dir fuzz/targets -s none $$parser $(CURDIR)/fuzz/targets/corpus/$$parser $(CURDIR)/fuzz/seeds/$$parser -- \
+			-max_len=4096 -rss_limit_mb=512 -timeout=5 $(if $(N),-runs=$(N),-max_total_time=$(FUZZ_SECONDS)) -print_final_stats=1 2>&1 \
+			| grep -E "^==|error|panicked|Done|stat::number_of_executed|SUMMARY|Test unit"; \
+		[ "$${PIPESTATUS[0]}" = 0 ] || exit 1; \
+	done
+
+$(TOOLS)/cargo-%:
+	@echo "installing cargo-$* under $(CURDIR)/target/tools: some minutes, once"
+	@cargo install --locked --quiet cargo-$* --version $(VERSION_$*) --root target/tools/cargo --target-dir target/tools/cargo/build
+	@rm -rf target/tools/cargo/build
 
 # Every order in which two threads can meet at what the audio threads share and we wrote ourselves.
 loom: deps

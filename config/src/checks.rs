@@ -1,7 +1,7 @@
 //! What the merged settings must keep to beyond their types: ranges, addresses, keys that need each other, and that nothing
 //! that costs money stands open to strangers.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use toml::{Table, Value};
@@ -12,11 +12,19 @@ use crate::layers::{Problem, all_keys};
 const RANGES: &[(&str, RangeInclusive<i64>)] = &[
     ("server.port", 0..=65_535),
     ("server.drain_s", 0..=86_400),
+    ("server.connections_max", 16..=1_000_000),
+    ("server.connections_per_source_max", 1..=1_000_000),
+    ("server.header_timeout_s", 1..=600),
+    ("server.keep_alive_s", 1..=3_600),
+    ("server.header_bytes_max", 4_096..=1_048_576),
+    ("server.body_timeout_s", 1..=600),
     ("twilio.token_ttl_s", 5..=3_600),
     ("twilio.idle_timeout_s", 1..=300),
     ("twilio.max_duration_s", 10..=86_400),
     ("twilio.bad_messages_max", 1..=100_000),
+    ("twilio.messages_per_s_max", 60..=100_000),
     ("http.rooms_per_minute", 1..=100_000),
+    ("http.rooms_per_minute_per_source", 1..=100_000),
     ("livekit.media_threads", 1..=64),
     ("livekit.jobs_max", 1..=100_000),
     ("livekit.recording_retention_days", 0..=3_650),
@@ -70,6 +78,11 @@ pub(crate) fn check(merged: &Table, problems: &mut Vec<Problem>) {
             problem(key, format!("{number} is out of range, must be {} to {}", range.start(), range.end()));
         }
     }
+    for (key, items) in merged.0.iter().filter_map(|(key, value)| Some((key, value.as_array()?))) {
+        if key != "script.stages" && items.iter().any(|item| !item.is_str()) {
+            problem(key, "has an item that is no text: put each in quotes".into());
+        }
+    }
     for (key, schemes) in URLS {
         let known = url::Url::parse(merged.text(key)).is_ok_and(|url| schemes.contains(&url.scheme()) && url.has_host());
         if !merged.text(key).is_empty() && !known {
@@ -89,6 +102,12 @@ pub(crate) fn check(merged: &Table, problems: &mut Vec<Problem>) {
     }
     if merged.is_set("ema.api_url") && !merged.is_set("ema.webhook_secret") {
         problem("ema.webhook_secret", "is needed with ema.api_url: set EMA_WEBHOOK_SECRET".into());
+    }
+    if merged.is_set("server.metrics_bind") && merged.text("server.metrics_bind").parse::<SocketAddr>().is_err() {
+        problem("server.metrics_bind", "is no address with a port, e.g. 127.0.0.1:9090".into());
+    }
+    for address in merged.list("server.trusted_proxies").iter().filter(|address| address.parse::<IpAddr>().is_err()) {
+        problem("server.trusted_proxies", format!("{address:?} is no IP address"));
     }
     rooms(&merged, &mut problem);
     access(&merged, &mut problem);

@@ -6,12 +6,13 @@ use std::fmt;
 use toml::{Table, Value};
 
 use crate::checks::check;
+use crate::credentials::{self, Given};
 use crate::settings::Settings;
 
 const DEFAULT: &str = include_str!("../default.toml");
 
 /// Environment variables with names of their own, and the keys they set.
-const NAMED: &[(&str, &str)] = &[
+pub(crate) const NAMED: &[(&str, &str)] = &[
     ("PORT", "server.port"),
     ("WEBHOOK_URL", "server.webhook_url"),
     ("TWILIO_ACCOUNT_SID", "twilio.account_sid"),
@@ -36,7 +37,7 @@ const NAMED: &[(&str, &str)] = &[
     ("TELEPHONY_DISPATCH_ON_ANY_PARTICIPANT_JOIN", "telephony.dispatch_on_any_participant_join"),
 ];
 /// Lists whose items have no comma in them: a variable may give them comma separated.
-const COMMA_SEPARATED: &[&str] = &["http.api_keys", "http.cors_origins"];
+pub(crate) const COMMA_SEPARATED: &[&str] = &["http.api_keys", "http.cors_origins", "server.trusted_proxies"];
 /// `VOICED_` variables that are not keys.
 const NOT_KEYS: &[&str] = &["VOICED_CONFIG", "VOICED_LOG", "VOICED_LOG_JSON", "VOICED_CACHE"];
 
@@ -73,11 +74,11 @@ pub fn examine(file: Option<(&str, &str)>, environment: impl IntoIterator<Item =
     if let Some((name, text)) = file {
         match text.parse::<Table>() {
             Ok(table) => merge(&mut merged, &default, table, &mut Vec::new(), name, &mut problems),
-            Err(error) => problems.push(Problem { key: "TOML".into(), from: name.into(), what: error.to_string().trim().to_owned() }),
+            Err(error) => problems.push(Problem { key: "TOML".into(), from: name.into(), what: not_toml(text, &error) }),
         }
     }
-    for (variable, value) in environment {
-        from_environment(&mut merged, &default, &variable, value, &mut problems);
+    for given in credentials::resolve(&environment.into_iter().collect::<Vec<_>>(), &mut problems) {
+        from_environment(&mut merged, &default, given, &mut problems);
     }
     check(&merged, &mut problems);
     match Value::Table(merged).try_into() {
@@ -90,6 +91,12 @@ pub fn examine(file: Option<(&str, &str)>, environment: impl IntoIterator<Item =
             (None, problems)
         }
     }
+}
+
+/// What is wrong and in which line; not the line itself, which may hold a key.
+fn not_toml(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    format!("line {}: {}", before.matches('\n').count() + 1, error.message())
 }
 
 fn merge(into: &mut Table, default: &Table, layer: Table, path: &mut Vec<String>, from: &str, problems: &mut Vec<Problem>) {
@@ -115,14 +122,18 @@ fn merge(into: &mut Table, default: &Table, layer: Table, path: &mut Vec<String>
     }
 }
 
-fn from_environment(merged: &mut Table, default: &Table, variable: &str, text: String, problems: &mut Vec<Problem>) {
-    let named = NAMED.iter().find(|(name, _)| *name == variable).map(|(_, key)| (*key).to_owned());
-    let path = match variable.strip_prefix("VOICED_") {
-        _ if named.is_some() => named.unwrap_or_default(),
-        Some(path) if !NOT_KEYS.contains(&variable) => path.to_lowercase().replace("__", "."),
-        _ => return,
-    };
-    let from = format!("environment variable {variable}");
+/// The key that a variable sets, known or not; none for a variable that is not ours.
+pub(crate) fn key_of(variable: &str) -> Option<String> {
+    if let Some((_, key)) = NAMED.iter().find(|(name, _)| *name == variable) {
+        return Some((*key).to_owned());
+    }
+    let path = variable.strip_prefix("VOICED_").filter(|_| !NOT_KEYS.contains(&variable))?;
+    Some(path.to_lowercase().replace("__", "."))
+}
+
+fn from_environment(merged: &mut Table, default: &Table, given: Given, problems: &mut Vec<Problem>) {
+    let Given { variable, text, from } = given;
+    let Some(path) = key_of(&variable) else { return };
     let known = all_keys(default);
     let Some((_, default_value)) = known.iter().find(|(key, _)| *key == path) else {
         problems.push(unknown(&path, &from, known.into_iter().map(|(key, _)| key)));

@@ -2,9 +2,10 @@
 #![allow(missing_docs)] // each key is documented in default.toml, once
 
 use serde::{Deserialize, Deserializer};
+use voiced_secret::Secret;
 
 /// All settings.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Settings {
     pub server: Server,
     pub http: Http,
@@ -21,33 +22,43 @@ pub struct Settings {
     pub script: toml::Table,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Server {
     pub bind: String,
     pub port: u16,
     pub webhook_url: String,
-    pub api_key: String,
     pub drain_s: u64,
+    pub api_key: Secret,
+    pub metrics_bind: String,
+    pub connections_max: usize,
+    pub connections_per_source_max: usize,
+    pub trusted_proxies: Vec<String>,
+    pub header_timeout_s: u64,
+    pub keep_alive_s: u64,
+    pub header_bytes_max: usize,
+    pub body_timeout_s: u64,
+    pub core_dumps: bool,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Http {
-    pub api_keys: Vec<String>,
-    pub jwt_secret: String,
+    pub api_keys: Vec<Secret>,
+    pub jwt_secret: Secret,
     pub jwt_audience: String,
     pub cors_origins: Vec<String>,
     pub rooms_per_minute: usize,
+    pub rooms_per_minute_per_source: usize,
     pub room_url: String,
     pub production: bool,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Livekit {
     pub url: String,
     pub api_key: String,
-    pub api_secret: String,
+    pub api_secret: Secret,
     pub webhook_api_key: String,
-    pub webhook_api_secret: String,
+    pub webhook_api_secret: Secret,
     pub agent_name: String,
     pub jobs_max: usize,
     pub media_threads: usize,
@@ -61,14 +72,14 @@ pub struct Livekit {
     pub egress_region: String,
     pub egress_endpoint: String,
     pub egress_access_key: String,
-    pub egress_secret: String,
+    pub egress_secret: Secret,
 }
 
 impl Livekit {
     /// The variables that are needed to reach a `LiveKit` server and are not set.
     pub fn missing(&self) -> Vec<&'static str> {
-        let needed = [("LIVEKIT_URL", &self.url), ("LIVEKIT_API_KEY", &self.api_key), ("LIVEKIT_API_SECRET", &self.api_secret)];
-        needed.into_iter().filter(|(_, value)| value.is_empty()).map(|(name, _)| name).collect()
+        let needed = [("LIVEKIT_URL", self.url.is_empty()), ("LIVEKIT_API_KEY", self.api_key.is_empty()), ("LIVEKIT_API_SECRET", self.api_secret.is_empty())];
+        needed.into_iter().filter(|(_, is_missing)| *is_missing).map(|(name, _)| name).collect()
     }
 }
 
@@ -80,32 +91,33 @@ pub enum Hear {
     All,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Telephony {
     pub enabled: bool,
     pub sip_identity_prefix: String,
     pub dispatch_on_any_participant_join: bool,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Twilio {
     pub account_sid: String,
-    pub auth_token: String,
+    pub auth_token: Secret,
     pub phone_number: String,
     pub token_ttl_s: u64,
     pub idle_timeout_s: u64,
     pub max_duration_s: u64,
     pub bad_messages_max: u32,
     pub drain_redirect_url: String,
+    pub messages_per_s_max: u32,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Ema {
     pub api_url: String,
-    pub webhook_secret: String,
+    pub webhook_secret: Secret,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Events {
     pub file: String,
     pub attempts_max: u32,
@@ -147,7 +159,7 @@ fn chain<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error>
     })
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Turn {
     pub endpoint_ms_min: u32,
     pub endpoint_ms_max: u32,
@@ -157,7 +169,7 @@ pub struct Turn {
     pub lead_ms: u32,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Engine {
     pub threads: usize,
     pub calls_per_thread: usize,
@@ -167,20 +179,20 @@ pub struct Engine {
     pub lock_memory: bool,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Providers {
     pub deepgram: Provider,
     pub openai: Provider,
     pub cartesia: Provider,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Provider {
-    pub api_key: String,
+    pub api_key: Secret,
     pub base_url: String,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Storage {
     pub state_dir: String,
     pub cache_dir: String,

@@ -76,7 +76,7 @@ fn rooms_open_to_the_network_are_refused_without_a_key_and_accepted_with_one() {
 fn lists_in_variables_are_comma_separated_or_toml() {
     for keys in ["0123456789abcdef,fedcba9876543210", "[\"0123456789abcdef\", \"fedcba9876543210\"]"] {
         let settings = voiced_config::load(None, environment(&[("VOICED_HTTP__API_KEYS", keys)])).unwrap_or_else(|problems| panic!("{problems:?}"));
-        assert_eq!(settings.http.api_keys, ["0123456789abcdef", "fedcba9876543210"], "{keys}");
+        assert_eq!(settings.http.api_keys.iter().map(|key| key.expose()).collect::<Vec<_>>(), ["0123456789abcdef", "fedcba9876543210"], "{keys}");
     }
 }
 
@@ -91,4 +91,56 @@ fn weak_secrets_and_origins_that_let_anyone_in_are_named() {
     let told = problems("[http]\ncors_origins = [\"*\"]\n", &[]);
     assert!(told[0].contains("every web page"), "{told:?}");
     assert!(problems("", &[("VOICED_HTTP__API_KEYS", "short")])[0].contains("16 characters"));
+}
+
+#[test]
+fn keys_come_from_files_and_from_systemds_credentials_and_no_printed_form_shows_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    file("twilio_auth_token", "key-of-twilio\n");
+    file("voiced_livekit__egress_secret", "key-of-egress");
+    file("deepgram_api_key", "key-that-the-environment-overrides");
+    let pairs = [
+        ("CREDENTIALS_DIRECTORY", folder.path().to_str().unwrap()),
+        ("WEBHOOK_URL", "https://voice.example.test"),
+        ("DEEPGRAM_API_KEY", "key-of-deepgram"),
+        ("OPENAI_API_KEY_FILE", &file("openai", "key-of-openai\n")),
+        ("VOICED_HTTP__API_KEYS_FILE", &file("api", "key-of-api-users-1\nkey-of-api-users-2\n")),
+    ];
+    let settings = voiced_config::load(None, environment(&pairs)).unwrap_or_else(|problems| panic!("{problems:?}"));
+    let read = [&settings.twilio.auth_token, &settings.livekit.egress_secret, &settings.providers.deepgram.api_key, &settings.providers.openai.api_key];
+    assert_eq!(read.map(|key| key.expose()), ["key-of-twilio", "key-of-egress", "key-of-deepgram", "key-of-openai"]);
+    assert_eq!(settings.http.api_keys.iter().map(|key| key.expose()).collect::<Vec<_>>(), ["key-of-api-users-1", "key-of-api-users-2"]);
+    assert!(!format!("{settings:?}").contains("key-of"));
+}
+
+#[test]
+fn a_key_file_that_cannot_be_read_and_a_key_given_twice_are_named() {
+    let told = problems(
+        "",
+        &[("OPENAI_API_KEY_FILE", "/nowhere/key"), ("EMA_WEBHOOK_SECRET_FILE", "/dev/null"), ("DEEPGRAM_API_KEY", "a"), ("DEEPGRAM_API_KEY_FILE", "b")],
+    );
+    let expected = [
+        "providers.openai.api_key (environment variable OPENAI_API_KEY_FILE): /nowhere/key: No such file or directory (os error 2)",
+        "ema.webhook_secret (environment variable EMA_WEBHOOK_SECRET_FILE): /dev/null: the file is empty, must hold the key",
+        "providers.deepgram.api_key (environment variable DEEPGRAM_API_KEY_FILE): DEEPGRAM_API_KEY is set too: give the key itself or a file, not both",
+    ];
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn no_problem_repeats_a_key() {
+    for file in [
+        "[twilio]\nauth_token = \"key-unclosed\n",
+        "[http]\napi_keys = [20250101, 20250102]\n",
+        "[ema]\nwebhook_secret = 20250101\n",
+        "[agent]\ndeepgram_key = \"key-astray\"\n",
+    ] {
+        let told = problems(file, &[]).concat();
+        assert!(!told.contains("key-") && !told.contains("2025"), "{told}");
+    }
 }

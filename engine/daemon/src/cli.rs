@@ -125,6 +125,11 @@ pub fn run() -> ExitCode {
         let quiet = matches!(cli.command, Command::Demo(_) | Command::Models(_) | Command::Events(_) | Command::Calls(_) | Command::Check { .. });
         tracing_subscriber::EnvFilter::new(if quiet { "warn" } else { "info" })
     });
+    // whatever level is asked for: below this it writes the heads of requests, keys included
+    let filter = match "tungstenite=debug".parse() {
+        Ok(directive) => filter.add_directive(directive),
+        Err(_) => filter,
+    };
     // colours are for terminals: in a journal or a file they are noise; a log that cannot be written must not end a call
     let colours = !cli.log_json && std::io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().log_internal_errors(false).with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);

@@ -8,7 +8,9 @@ mod agent_config;
 mod api;
 mod body;
 mod calls;
+mod gate;
 mod jwt;
+mod listener;
 mod openapi;
 mod rate;
 mod records;
@@ -16,6 +18,7 @@ mod refusal;
 mod room;
 pub mod rooms;
 mod session;
+mod source;
 mod status;
 mod telephony;
 #[cfg(test)]
@@ -36,6 +39,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use voiced_config::Settings;
 
+pub use gate::Gate;
+pub use listener::serve;
 pub use status::Status;
 
 use access::{Access, Operator, may_look, may_spend};
@@ -49,9 +54,19 @@ const CORS_REMEMBERED: Duration = Duration::from_mins(10);
 /// Everything but the transports' own routes, for a daemon that listens at `address`.
 pub fn router(settings: &Settings, address: SocketAddr, rooms: Option<Arc<dyn Rooms>>, status: Arc<Status>) -> Result<Router> {
     let operator = Arc::new(Operator::new(&settings.server.api_key));
-    let host = Router::from(looking()).layer(middleware::from_fn_with_state(operator, may_look)).with_state(Arc::clone(&status));
+    let mut host = looking();
+    if settings.server.metrics_bind.is_empty() {
+        host = host.merge(metrics());
+    }
+    let host = Router::from(host).layer(middleware::from_fn_with_state(operator, may_look)).with_state(Arc::clone(&status));
     let health = Router::from(health()).with_state(status).layer(cors(&settings.http.cors_origins));
     Ok(frontend(settings, address, rooms)?.merge(health).merge(host).method_not_allowed_fallback(wrong_method).fallback(nothing))
+}
+
+/// `/metrics` alone, for an address of its own.
+pub fn metrics_router(settings: &Settings, status: Arc<Status>) -> Router {
+    let operator = Arc::new(Operator::new(&settings.server.api_key));
+    Router::from(metrics()).layer(middleware::from_fn_with_state(operator, may_look)).with_state(status).fallback(nothing)
 }
 
 /// What pages in browsers may ask: rooms, behind their guard, and the document of all routes.
@@ -96,10 +111,13 @@ fn looking() -> OpenApiRouter<Arc<Status>> {
     OpenApiRouter::new()
         .routes(routes!(status::list))
         .routes(routes!(status::one))
-        .routes(routes!(status::metrics))
         .routes(routes!(status::events))
         .routes(routes!(records::list))
         .routes(routes!(records::one))
+}
+
+fn metrics() -> OpenApiRouter<Arc<Status>> {
+    OpenApiRouter::new().routes(routes!(status::metrics))
 }
 
 fn health() -> OpenApiRouter<Arc<Status>> {
@@ -109,7 +127,7 @@ fn health() -> OpenApiRouter<Arc<Status>> {
 fn document() -> Result<String> {
     let mut open = health().into_openapi();
     open.merge(webhook().into_openapi());
-    openapi::document(open, looking().into_openapi(), spending().into_openapi()).to_json().context("the OpenAPI document")
+    openapi::document(open, looking().merge(metrics()).into_openapi(), spending().into_openapi()).to_json().context("the OpenAPI document")
 }
 
 fn unconfigured(missing: &[&str]) -> Router {

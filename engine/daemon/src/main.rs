@@ -13,6 +13,7 @@ mod headroom;
 mod http;
 mod inference;
 mod lab;
+mod limits;
 mod linger;
 mod listen;
 mod live;

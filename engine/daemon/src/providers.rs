@@ -22,7 +22,6 @@ use voiced_models_remote::descriptor::{Descriptor, Provider, Role};
 use voiced_models_remote::llm::Llm;
 use voiced_models_remote::openai_chat::{OpenAiChat, OpenAiChatSettings};
 use voiced_models_remote::openai_tts::{OpenAiTts, OpenAiTtsSettings};
-use voiced_models_remote::secret::Secret;
 use voiced_models_remote::stt::{Stt, SttEncoding};
 use voiced_models_remote::tts::Tts;
 
@@ -157,5 +156,5 @@ fn shared<T: Clone>(place: &Mutex<Option<T>>, load: impl FnOnce() -> Result<T>) 
 
 fn account(provider: &ProviderSettings, base_url: &str, timeouts: Timeouts) -> Account {
     let base_url = if provider.base_url.is_empty() { base_url } else { &provider.base_url };
-    Account { timeouts, ..Account::new(base_url, Secret::new(&provider.api_key)) }
+    Account { timeouts, ..Account::new(base_url, provider.api_key.clone()) }
 }

@@ -91,9 +91,10 @@ impl RoomHost {
     /// With the settings of a server.
     pub fn new(settings: &Livekit, sessions: &Arc<Sessions>, recordings: PathBuf) -> Result<Arc<Self>> {
         let url: Url = settings.url.parse().context("livekit.url (LIVEKIT_URL)")?;
-        let keys = Keys::new(&settings.api_key, &settings.api_secret);
-        let or = |given: &str, else_: &str| if given.is_empty() { else_.to_owned() } else { given.to_owned() };
-        let webhook_keys = Keys::new(or(&settings.webhook_api_key, &settings.api_key), or(&settings.webhook_api_secret, &settings.api_secret));
+        let keys = Keys::new(&settings.api_key, settings.api_secret.clone());
+        // both are set or none: the settings' own check
+        let webhook_keys =
+            if settings.webhook_api_key.is_empty() { keys.clone() } else { Keys::new(&settings.webhook_api_key, settings.webhook_api_secret.clone()) };
         let api = Arc::new(ServerApi::new(&url, &keys));
         Ok(Arc::new(Self {
             sessions: Arc::clone(sessions),

@@ -23,11 +23,11 @@ use crate::agent::Agents;
 use crate::backlog::{self, Backlog};
 use crate::flight::Recorder;
 use crate::http::rooms::Rooms;
-use crate::http::{self, Status};
+use crate::http::{self, Gate, Status};
 use crate::listen::{Answering, Front};
 use crate::rooms::RoomHost;
 use crate::sessions::{Desk, Sessions};
-use crate::{dirs, headroom, inference, linger, notify, recording};
+use crate::{dirs, headroom, inference, limits, linger, notify, recording};
 
 /// How long goodbyes and last events may take after that.
 const GOODBYE: Duration = Duration::from_secs(10);
@@ -48,6 +48,9 @@ pub struct Daemon {
 /// Serves until SIGTERM or ctrl-c, then drains.
 pub async fn until_stopped(settings: Settings) -> Result<()> {
     let drain = Duration::from_secs(settings.server.drain_s);
+    if !settings.server.core_dumps {
+        limits::no_core_dumps()?;
+    }
     let daemon = Daemon::start(settings, true).await?;
     notify::ready();
     tokio::spawn(notify::watchdog(Arc::clone(&daemon.sessions.engine)));
@@ -87,8 +90,10 @@ impl Daemon {
         let front = Front::open(&settings.server).await?;
         let address = front.address()?;
         let rooms = rooms(&settings, &sessions)?;
-        let router = router(&settings, address, verify_signatures, &sessions, rooms.as_ref())?;
-        let http = front.answer(router);
+        let gate = Gate::new(&settings.server);
+        let (router, status) = router(&settings, address, verify_signatures, &sessions, rooms.as_ref(), &gate)?;
+        // behind limits of its own, so that a flood of the public address hides nothing
+        let http = front.answer((router, gate), (http::metrics_router(&settings, status), Gate::new(&settings.server)));
         tracing::info!(%address, stt = settings.agent.stt, llm = settings.agent.llm, tts = settings.agent.tts, calls_max = sessions.engine.limit(), "serving");
         let worker = rooms.as_ref().map(RoomHost::work);
         Ok(Self { address, sessions, rooms, worker, stop_events, deliveries, http })
@@ -152,7 +157,7 @@ async fn events(settings: &Settings) -> Result<(Outbox, watch::Sender<bool>, Vec
 fn sinks(settings: &Settings) -> Result<Vec<Sink>> {
     let mut sinks = Vec::new();
     if !settings.ema.api_url.is_empty() {
-        sinks.push(Sink::Ema(Ema::new(&settings.ema.api_url, &settings.ema.webhook_secret)?));
+        sinks.push(Sink::Ema(Ema::new(&settings.ema.api_url, settings.ema.webhook_secret.clone())?));
     }
     if !settings.events.file.is_empty() {
         sinks.push(Sink::File(JsonLines::new(Path::new(&settings.events.file).to_owned())));
@@ -160,13 +165,21 @@ fn sinks(settings: &Settings) -> Result<Vec<Sink>> {
     Ok(sinks)
 }
 
-fn router(settings: &Settings, address: SocketAddr, verify_signatures: bool, sessions: &Arc<Sessions>, rooms: Option<&Arc<RoomHost>>) -> Result<Router> {
+fn router(
+    settings: &Settings,
+    address: SocketAddr,
+    verify_signatures: bool,
+    sessions: &Arc<Sessions>,
+    rooms: Option<&Arc<RoomHost>>,
+    gate: &Arc<Gate>,
+) -> Result<(Router, Arc<Status>)> {
     let twilio_counters = Arc::new(TwilioCounters::default());
     let status = Arc::new(Status {
         sessions: Arc::clone(sessions),
         twilio: Arc::clone(&twilio_counters),
         rooms: rooms.cloned(),
         phone_number: settings.twilio.phone_number.clone(),
+        gate: Arc::clone(gate),
     });
     let public = if settings.server.webhook_url.is_empty() { format!("http://{address}") } else { settings.server.webhook_url.clone() };
     let twilio = TwilioSettings {
@@ -177,15 +190,14 @@ fn router(settings: &Settings, address: SocketAddr, verify_signatures: bool, ses
         // the conversation ends the call first and says goodbye; the transport's own limit is the net below
         max_duration_s: settings.twilio.max_duration_s + 60,
         bad_messages_max: settings.twilio.bad_messages_max,
+        messages_per_s_max: settings.twilio.messages_per_s_max,
+        body_timeout_s: settings.server.body_timeout_s,
         verify_signatures,
         ..TwilioSettings::new(public.parse().context("server.webhook_url")?)
     };
-    let own = http::router(settings, address, rooms.map(|rooms| Arc::clone(rooms) as Arc<dyn Rooms>), status)?;
-    Ok(own.merge(voiced_twilio::router(
-        twilio,
-        Arc::new(Desk { sessions: Arc::clone(sessions), rooms: rooms.cloned(), drain_redirect_url: settings.twilio.drain_redirect_url.clone() }),
-        twilio_counters,
-    )))
+    let own = http::router(settings, address, rooms.map(|rooms| Arc::clone(rooms) as Arc<dyn Rooms>), Arc::clone(&status))?;
+    let desk = Desk { sessions: Arc::clone(sessions), rooms: rooms.cloned(), drain_redirect_url: settings.twilio.drain_redirect_url.clone() };
+    Ok((own.merge(voiced_twilio::router(twilio, Arc::new(desk), twilio_counters)), status))
 }
 
 /// The rooms of the configured LiveKit server.
@@ -215,6 +227,6 @@ async fn expire(folder: PathBuf, age: Duration) {
     }
 }
 
-fn secret(text: &str) -> Option<Secret> {
-    (!text.is_empty()).then(|| Secret::new(text))
+fn secret(key: &Secret) -> Option<Secret> {
+    (!key.is_empty()).then(|| key.clone())
 }

@@ -123,6 +123,12 @@ impl Body<'_> {
         }
     }
 
+    /// A failure that the answer itself tells of, without the key, should it be repeated there.
+    pub fn redacted(&self, mut failure: Failure) -> Failure {
+        failure.what = self.http.account.api_key.redact(&failure.what);
+        failure
+    }
+
     /// The first useful piece has come.
     pub fn answered(&mut self) {
         self.first_by = None;

@@ -19,6 +19,7 @@ pub mod openai_tts;
 pub mod secret;
 pub mod stt;
 pub mod tts;
+pub mod untrusted;
 
 mod failure;
 mod http;

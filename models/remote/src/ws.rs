@@ -3,6 +3,7 @@
 use crate::account::{Account, Vendor};
 use crate::failure::Failure;
 use crate::http::refusal;
+use crate::secret::Secret;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use std::time::Duration;
@@ -30,6 +31,7 @@ const CLOSE_WAIT: Duration = Duration::from_millis(500);
 pub(crate) struct Socket {
     stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
     vendor: Vendor,
+    key: Secret,
 }
 
 /// What a provider sent.
@@ -54,7 +56,7 @@ impl Socket {
         // boxed: its 20 kB, mostly TLS, would otherwise be part of each session for the whole call
         let connecting = Box::pin(connect_async_with_config(request, Some(config), true));
         match timeout(Duration::from_millis(limit_ms), connecting).await {
-            Ok(Ok((stream, _))) => Ok(Self { stream, vendor }),
+            Ok(Ok((stream, _))) => Ok(Self { stream, vendor, key: account.api_key.clone() }),
             Ok(Err(Error::Http(answer))) => {
                 let text = String::from_utf8_lossy(answer.body().as_deref().unwrap_or_default()).into_owned();
                 Err(refusal(vendor, answer.status(), answer.headers(), &account.api_key.redact(&text)))
@@ -71,7 +73,7 @@ impl Socket {
                 Some(Ok(Message::Text(text))) => return Ok(Incoming::Text(text)),
                 Some(Ok(Message::Binary(bytes))) => return Ok(Incoming::Binary(bytes)),
                 Some(Ok(Message::Close(Some(frame)))) => {
-                    let why = crate::failure::words(&format!("{} {}", u16::from(frame.code), frame.reason));
+                    let why = crate::failure::words(&self.key.redact(&format!("{} {}", u16::from(frame.code), frame.reason)));
                     return Err(Failure::passing(self.vendor.name, format!("closed the connection ({why})")));
                 }
                 Some(Ok(Message::Close(None))) | None => {

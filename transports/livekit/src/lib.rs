@@ -12,6 +12,7 @@ mod livekit;
 mod media;
 mod room;
 pub mod token;
+pub mod untrusted;
 pub mod webhook;
 pub mod worker;
 

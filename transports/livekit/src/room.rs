@@ -13,6 +13,7 @@ mod rpc;
 mod session;
 mod text;
 mod tracks;
+pub(crate) mod untrusted;
 
 pub use event::{DisconnectReason, RoomEvent};
 pub use participant::{Participant, ParticipantKind, RemoteTrack, TrackSource};

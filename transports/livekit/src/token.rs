@@ -6,8 +6,9 @@
 use livekit_protocol as proto;
 use livekit_token::{AccessToken, AccessTokenError, VideoGrants};
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
+
+pub use voiced_secret::Secret;
 
 /// The server's key with its secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,8 +21,8 @@ pub struct Keys {
 
 impl Keys {
     /// Takes a key and its secret; white space around them (a newline from a file) is no part of them.
-    pub fn new(api_key: impl AsRef<str>, api_secret: impl AsRef<str>) -> Self {
-        Self { api_key: api_key.as_ref().trim().to_owned(), api_secret: Secret::new(api_secret) }
+    pub fn new(api_key: impl AsRef<str>, api_secret: impl Into<Secret>) -> Self {
+        Self { api_key: api_key.as_ref().trim().to_owned(), api_secret: api_secret.into() }
     }
 
     /// A token with which `participant` may join its room.
@@ -188,28 +189,6 @@ fn sign(token: AccessToken) -> Result<Secret, TokenError> {
         AccessTokenError::InvalidClaims(_) => TokenError::Incomplete,
         AccessTokenError::Encoding(_) => TokenError::Encoding,
     })
-}
-
-/// A key or a token. `Debug` hides it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Takes a secret; white space around it is no part of it.
-    pub fn new(secret: impl AsRef<str>) -> Self {
-        Self(secret.as_ref().trim().to_owned())
-    }
-
-    /// The secret itself, for signing and for the wire only.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(hidden)")
-    }
 }
 
 #[cfg(test)]

@@ -72,8 +72,7 @@ impl WebhookReceiver {
             return Err(WebhookError::TooLong);
         }
         self.verify(authorization.unwrap_or_default(), body)?;
-        let event: WireEvent = serde_json::from_slice(body).map_err(|_| WebhookError::Malformed)?;
-        let event = WebhookEvent::from(event);
+        let event = read(body)?;
         let is_new = self.seen.lock().unwrap_or_else(PoisonError::into_inner).is_new(&event.id);
         Ok(if is_new { Received::News(Box::new(event)) } else { Received::Again })
     }
@@ -92,6 +91,11 @@ impl WebhookReceiver {
         let signed = STANDARD.decode(&claims.sha256).map_err(|_| WebhookError::Altered)?;
         if signed == Sha256::digest(body)[..] { Ok(()) } else { Err(WebhookError::Altered) }
     }
+}
+
+/// Reads an event that is believed.
+pub(crate) fn read(body: &[u8]) -> Result<WebhookEvent, WebhookError> {
+    serde_json::from_slice::<WireEvent>(body).map(WebhookEvent::from).map_err(|_| WebhookError::Malformed)
 }
 
 /// What the server tells.

@@ -7,6 +7,7 @@
 
 mod link;
 mod machine;
+pub(crate) mod untrusted;
 
 use crate::token::{Keys, Secret};
 use link::{Link, LinkError, LinkEvent};

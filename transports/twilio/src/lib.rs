@@ -6,16 +6,16 @@
 
 mod counters;
 mod message;
-mod secret;
 mod settings;
 mod signature;
 mod stream;
 mod switchboard;
 mod token;
 mod twiml;
+pub mod untrusted;
 mod webhook;
 
 pub use counters::TwilioCounters;
-pub use secret::Secret;
 pub use settings::TwilioSettings;
 pub use switchboard::{IncomingCall, LineIo, Refused, Switchboard, router};
+pub use voiced_secret::Secret;

@@ -1,7 +1,7 @@
 //! What the daemon decides for this transport.
 
-use crate::secret::Secret;
 use url::Url;
+use voiced_secret::Secret;
 
 /// Settings of the Twilio transport.
 #[derive(Clone, Debug)]
@@ -28,6 +28,10 @@ pub struct TwilioSettings {
     pub message_bytes_max: usize,
     /// Bad messages ignored per stream before the client is cut off.
     pub bad_messages_max: u32,
+    /// Messages a second of one stream, 5 s of them at once; beyond it the client is cut off.
+    pub messages_per_s_max: u32,
+    /// How long a webhook's body may take to arrive, in s.
+    pub body_timeout_s: u64,
     /// Check `X-Twilio-Signature`; off only for a demo on loopback.
     pub verify_signatures: bool,
 }
@@ -47,6 +51,8 @@ impl TwilioSettings {
             max_duration_s: 4 * 3_600,
             message_bytes_max: 64 * 1_024,
             bad_messages_max: 20,
+            messages_per_s_max: 200,
+            body_timeout_s: 10,
             verify_signatures: true,
         }
     }

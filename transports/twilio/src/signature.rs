@@ -4,7 +4,6 @@
 //! repeats. The URL is rebuilt from the configured public base, never from headers that anyone may send. Twilio is not
 //! consistent about a default port, nor about a trailing slash on a stream's URL, so either form is accepted.
 
-use crate::secret::Secret;
 use crate::settings::TwilioSettings;
 use axum::http::HeaderMap;
 use base64::Engine as _;
@@ -13,6 +12,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use sha2::Sha256;
 use url::Url;
+use voiced_secret::Secret;
 
 /// A form's fields, decoded.
 pub(crate) type Fields = Vec<(String, String)>;

@@ -3,8 +3,9 @@
 //! The upgrade's signature is checked first, then `start` must come soon and carry a token that holds. From then on
 //! one loop waits for four things (a message, something to say, silence, old age) and applies each. However it ends,
 //! the call learns of it by `Gone` and the socket is closed. A bad message is counted and ignored; too many, or one
-//! too long, and the client is cut off.
+//! too long, or a flood of any, and the client is cut off.
 
+mod allowance;
 mod open;
 mod sound;
 
@@ -13,6 +14,7 @@ use crate::message::{self, BadMessage, Message};
 use crate::signature;
 use crate::switchboard::Desk;
 use crate::webhook::{is_sid, refuse};
+use allowance::Allowance;
 use axum::extract::ws::{self, WebSocket, WebSocketUpgrade};
 use axum::extract::{OriginalUri, Path, State};
 use axum::http::HeaderMap;
@@ -85,6 +87,7 @@ async fn talk(desk: &Desk, opened: Opened, socket: &mut WebSocket) -> Option<Gon
     let mut ear = Ear {
         counters: &desk.counters,
         bad_left: desk.settings.bad_messages_max,
+        allowance: Allowance::new(desk.settings.messages_per_s_max, Instant::now()),
         stream_sid: &stream_sid,
         from: &from,
         splitter: Splitter::default(),
@@ -134,6 +137,7 @@ enum Step {
 struct Ear<'a> {
     counters: &'a TwilioCounters,
     bad_left: u32,
+    allowance: Allowance,
     stream_sid: &'a str,
     from: &'a mpsc::Sender<FromLine>,
     splitter: Splitter,
@@ -142,6 +146,10 @@ struct Ear<'a> {
 
 impl Ear<'_> {
     fn apply(&mut self, received: Option<Result<ws::Message, axum::Error>>) -> Step {
+        if !self.allowance.take(Instant::now()) {
+            tracing::warn!(stream_sid = self.stream_sid, "more messages than a telephone sends");
+            return Step::End(Some(Gone::Misbehaved));
+        }
         match received {
             Some(Ok(ws::Message::Text(text))) => match message::parse(&text, Some(self.stream_sid)) {
                 Ok(message) => self.hear(&message),

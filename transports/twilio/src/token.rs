@@ -119,7 +119,7 @@ fn keyed(key: &[u8]) -> Hmac<Sha256> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secret::Secret;
+    use voiced_secret::Secret;
 
     fn node(secret: &str) -> Tokens {
         let mut settings = TwilioSettings::new("https://voice.example.test".parse().expect("a URL"));

@@ -5,17 +5,18 @@ use crate::signature::{self, Fields};
 use crate::switchboard::Desk;
 use crate::{token, twiml};
 use axum::body::Bytes;
-use axum::extract::{OriginalUri, State};
+use axum::extract::{FromRequest, OriginalUri, Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::timeout;
 use url::form_urlencoded;
 
 /// `POST /twilio/voice`: TwiML that opens the call's stream, or an apology when the host is full.
-pub(crate) async fn voice(State(desk): State<Arc<Desk>>, OriginalUri(uri): OriginalUri, headers: HeaderMap, body: Bytes) -> Response {
-    let form = match read(&desk, &uri, &headers, &body) {
+pub(crate) async fn voice(State(desk): State<Arc<Desk>>, OriginalUri(uri): OriginalUri, request: Request) -> Response {
+    let form = match read(&desk, &uri, request).await {
         Ok(form) => form,
         Err(refusal) => return *refusal,
     };
@@ -28,15 +29,15 @@ pub(crate) async fn voice(State(desk): State<Arc<Desk>>, OriginalUri(uri): Origi
         tracing::warn!(call_sid = form.call_sid, "all lines are busy, the caller hears an apology");
         return xml(twiml::apology());
     }
-    let mut parameters = parameters(&form, uri.query().unwrap_or_default());
+    let mut parameters = parameters(&form.fields, uri.query().unwrap_or_default());
     let token = desk.tokens.make(now_s(), &form.call_sid, &parameters);
     parameters.insert(token::TOKEN.to_owned(), token);
     xml(twiml::connect(&desk.settings.stream_url(&form.call_sid), &parameters))
 }
 
 /// `POST /twilio/status`: what has become of a call.
-pub(crate) async fn status(State(desk): State<Arc<Desk>>, OriginalUri(uri): OriginalUri, headers: HeaderMap, body: Bytes) -> Response {
-    match read(&desk, &uri, &headers, &body) {
+pub(crate) async fn status(State(desk): State<Arc<Desk>>, OriginalUri(uri): OriginalUri, request: Request) -> Response {
+    match read(&desk, &uri, request).await {
         Ok(form) => {
             desk.switchboard.status(&form.call_sid, field(&form.fields, "CallStatus"));
             StatusCode::NO_CONTENT.into_response()
@@ -77,7 +78,18 @@ struct Form {
     call_sid: String,
 }
 
-fn read(desk: &Desk, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> Result<Form, Box<Response>> {
+async fn read(desk: &Desk, uri: &Uri, request: Request) -> Result<Form, Box<Response>> {
+    let headers = request.headers().clone();
+    let body = match timeout(Duration::from_secs(desk.settings.body_timeout_s), Bytes::from_request(request, &())).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(rejection)) => return Err(Box::new(rejection.into_response())),
+        Err(_) => return Err(Box::new(StatusCode::REQUEST_TIMEOUT.into_response())),
+    };
+    believe(desk, uri, &headers, &body)
+}
+
+/// The form of a request that is Twilio's.
+fn believe(desk: &Desk, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Result<Form, Box<Response>> {
     let fields: Fields = form_urlencoded::parse(body).into_owned().collect();
     let path = uri.path_and_query().map_or(uri.path(), |path| path.as_str());
     let refuse = |reason: &dyn std::fmt::Display| Err(Box::new(refuse(desk, uri.path(), reason)));
@@ -95,12 +107,13 @@ fn read(desk: &Desk, uri: &Uri, headers: &HeaderMap, body: &Bytes) -> Result<For
     Ok(Form { fields, call_sid })
 }
 
-fn parameters(form: &Form, query: &str) -> BTreeMap<String, String> {
+/// What the stream is told: who calls, and the query of the webhook's URL.
+pub(crate) fn parameters(fields: &Fields, query: &str) -> BTreeMap<String, String> {
     let fits = |name: &str, value: &str| name.len() <= NAME_BYTES_MAX && value.len() <= VALUE_BYTES_MAX;
     let custom = form_urlencoded::parse(query.as_bytes()).filter(|(name, value)| fits(name, value)).take(CUSTOM_MAX);
     let mut parameters: BTreeMap<_, _> = custom.map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
     for (name, source) in [("from", "From"), ("to", "To"), ("direction", "Direction")] {
-        let value = field(&form.fields, source);
+        let value = field(fields, source);
         parameters.insert(name.to_owned(), value[..value.floor_char_boundary(VALUE_BYTES_MAX)].to_owned());
     }
     parameters.remove(token::TOKEN);

@@ -34,7 +34,7 @@ impl Venue {
         let (binary, python) = (Server::find()?, Peer::find()?);
         let server = Server::start(&binary, None).await?;
         let livekit = &mut settings.livekit;
-        (livekit.url, livekit.api_key, livekit.api_secret) = (server.url(), server.api_key().to_owned(), server.api_secret().to_owned());
+        (livekit.url, livekit.api_key, livekit.api_secret) = (server.url(), server.api_key().to_owned(), server.api_secret().into());
         Ok(Self { server, python })
     }
 

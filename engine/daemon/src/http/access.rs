@@ -4,7 +4,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, Request, State};
+use axum::Extension;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -12,9 +13,11 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use voiced_config::Http;
 use voiced_events::deliver::unix_ms;
+use voiced_secret::Secret;
 
 use super::jwt::Verifier;
 use super::refusal::Refusal;
+use super::source::Source;
 
 /// Guards what costs money.
 pub struct Access {
@@ -26,15 +29,19 @@ pub struct Access {
 impl Access {
     /// As configured, for a daemon that listens at `address`.
     pub fn new(http: &Http, address: SocketAddr) -> Self {
-        let keys: Vec<_> = http.api_keys.iter().map(|key| Key::new(key)).collect();
+        let keys: Vec<_> = http.api_keys.iter().map(|key| Key::new(key.expose())).collect();
         let jwt = (!http.jwt_secret.is_empty()).then(|| Verifier::new(&http.jwt_secret, &http.jwt_audience));
         let is_open = keys.is_empty() && jwt.is_none() && address.ip().is_loopback();
         Self { keys, jwt, is_open }
     }
 
-    fn check(&self, headers: &HeaderMap) -> Result<(), &'static str> {
+    fn check(&self, headers: &HeaderMap, source: &Source) -> Result<(), &'static str> {
         if self.is_open {
-            return Ok(());
+            return if source.is_local() {
+                Ok(())
+            } else {
+                Err("set http.api_keys or http.jwt_secret: without them only programs on this machine are answered")
+            };
         }
         let given = bearer(headers).or_else(|| headers.get("x-api-key")?.to_str().ok());
         let given = given.ok_or("give `Authorization: Bearer …` with an API key or a JWT, or `X-API-Key`")?;
@@ -48,8 +55,8 @@ impl Access {
 }
 
 /// Lets through who may spend money.
-pub async fn may_spend(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
-    match access.check(request.headers()) {
+pub async fn may_spend(State(access): State<Arc<Access>>, Extension(source): Extension<Source>, request: Request, next: Next) -> Response {
+    match access.check(request.headers(), &source) {
         Ok(()) => next.run(request).await,
         Err(reason) => refuse(reason),
     }
@@ -60,21 +67,21 @@ pub struct Operator(Option<Key>);
 
 impl Operator {
     /// Of the operator's key; empty: none.
-    pub fn new(api_key: &str) -> Self {
-        Self((!api_key.is_empty()).then(|| Key::new(api_key)))
+    pub fn new(api_key: &Secret) -> Self {
+        Self((!api_key.is_empty()).then(|| Key::new(api_key.expose())))
     }
 }
 
 /// Lets through who may look.
-pub async fn may_look(State(operator): State<Arc<Operator>>, ConnectInfo(peer): ConnectInfo<SocketAddr>, request: Request, next: Next) -> Response {
+pub async fn may_look(State(operator): State<Arc<Operator>>, Extension(source): Extension<Source>, request: Request, next: Next) -> Response {
     let may = match &operator.0 {
-        None => peer.ip().is_loopback(),
+        None => source.is_local(),
         Some(key) => bearer(request.headers()).is_some_and(|given| key.is(given)),
     };
     if may {
         return next.run(request).await;
     }
-    refuse("give `Authorization: Bearer …` with server.api_key; without such a key only loopback is answered")
+    refuse("give `Authorization: Bearer …` with server.api_key; without such a key only programs on this machine are answered")
 }
 
 fn refuse(reason: &str) -> Response {

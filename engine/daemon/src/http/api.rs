@@ -11,6 +11,7 @@ use super::calls::CallBook;
 use super::rate::Rate;
 use super::refusal::Refusal;
 use super::rooms::{Pass, Rooms};
+use super::source::Source;
 use super::telephony;
 
 /// Rooms, and the rules for them.
@@ -40,16 +41,16 @@ impl Api {
             is_production: settings.http.production,
             calls: CallBook::default(),
             waiting: Arc::new(Semaphore::new(telephony::WAITING_MAX)),
-            rate: Rate::new(settings.http.rooms_per_minute),
+            rate: Rate::new(settings.http.rooms_per_minute, settings.http.rooms_per_minute_per_source),
             room_url: settings.http.room_url.clone(),
             bridge_room_prefix: livekit.bridge_enabled.then(|| livekit.bridge_room_prefix.clone()),
         }
     }
 
-    /// Counts one more room, or says when it may be made.
-    pub fn may_make_room(&self) -> Result<(), Refusal> {
-        self.rate.take(Instant::now()).map_err(|wait| {
-            let refusal = Refusal::of(StatusCode::TOO_MANY_REQUESTS, "too many rooms this minute (http.rooms_per_minute)");
+    /// Counts one more room of this source, or says when it may be made.
+    pub fn may_make_room(&self, source: Source) -> Result<(), Refusal> {
+        self.rate.take(Instant::now(), source).map_err(|wait| {
+            let refusal = Refusal::of(StatusCode::TOO_MANY_REQUESTS, "too many rooms this minute (http.rooms_per_minute, http.rooms_per_minute_per_source)");
             refusal.retry_after_s(wait.as_millis().div_ceil(1_000) as u64)
         })
     }

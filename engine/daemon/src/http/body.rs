@@ -12,12 +12,16 @@ use super::refusal::Refusal;
 
 /// Longest body of the API, in bytes: an agent's prompt of 16 KiB, twice over for escapes, and the rest.
 pub const BODY_BYTES_MAX: usize = 64 * 1_024;
-/// How long a body may take to arrive: a slow mobile line sends 64 KiB in a few seconds.
-const ARRIVES_WITHIN: Duration = Duration::from_secs(10);
+/// Where the listener did not say.
+const ARRIVAL: Arrival = Arrival(Duration::from_secs(10));
 /// Longest name of a person, in characters: as long as an identity.
 const PERSON_LEN_MAX: usize = 128;
 /// Longest identity and room name, in bytes: what clients were promised.
 const NAME_BYTES_MAX: usize = 128;
+
+/// How long a request's body may take to arrive: told by the listener with each request.
+#[derive(Clone, Copy)]
+pub struct Arrival(pub Duration);
 
 /// The fields of a JSON body.
 pub struct Fields<T>(pub T);
@@ -44,10 +48,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Fields<T> {
 
 /// The whole body, within the route's limit of size and the time for all.
 pub async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Refusal> {
-    match tokio::time::timeout(ARRIVES_WITHIN, Bytes::from_request(request, state)).await {
+    let Arrival(within) = request.extensions().get().copied().unwrap_or(ARRIVAL);
+    match tokio::time::timeout(within, Bytes::from_request(request, state)).await {
         Ok(Ok(body)) => Ok(body),
         Ok(Err(rejection)) => Err(Refusal::of(rejection.status(), rejection.body_text()).at("body")),
-        Err(_) => Err(Refusal::of(StatusCode::REQUEST_TIMEOUT, format!("the body did not arrive within {} s", ARRIVES_WITHIN.as_secs())).at("body")),
+        Err(_) => Err(Refusal::of(StatusCode::REQUEST_TIMEOUT, format!("the body did not arrive within {} s", within.as_secs())).at("body")),
     }
 }
 

@@ -6,13 +6,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
 use serde::Deserialize;
 use sha2::Sha256;
+use voiced_secret::Secret;
 
 /// How far the clocks of two hosts may be apart, in seconds.
 const LEEWAY_S: f64 = 30.0;
 
 /// Believes tokens of one secret.
 pub struct Verifier {
-    secret: String,
+    secret: Secret,
     /// Empty: whoever the token is meant for.
     audience: String,
 }
@@ -41,8 +42,8 @@ enum Audience {
 
 impl Verifier {
     /// Of a secret that is not empty.
-    pub fn new(secret: &str, audience: &str) -> Self {
-        Self { secret: secret.to_owned(), audience: audience.to_owned() }
+    pub fn new(secret: &Secret, audience: &str) -> Self {
+        Self { secret: secret.clone(), audience: audience.to_owned() }
     }
 
     /// Says why a token is not believed.
@@ -54,7 +55,7 @@ impl Verifier {
             return Err("the token must be signed with HS256, without `crit`");
         }
         let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| "the token's signature cannot be read")?;
-        let mut mac = Hmac::<Sha256>::new_from_slice(self.secret.as_bytes()).map_err(|_| "no token can be believed")?;
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.secret.expose().as_bytes()).map_err(|_| "no token can be believed")?;
         mac.update(signed.as_bytes());
         mac.verify_slice(&signature).map_err(|_| "the token's signature is wrong")?;
         let claims: Claims = decode(claims).ok_or("the token's claims cannot be read")?;

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Path, State};
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -13,6 +13,7 @@ use super::api::Api;
 use super::body::{Fields, name, person};
 use super::refusal::Refusal;
 use super::rooms::{Grants, Kind, Pass, SupervisorMode, within};
+use super::source::Source;
 
 /// Who hosts which room.
 #[derive(Deserialize, ToSchema)]
@@ -87,11 +88,15 @@ pub struct SupervisorRequest {
 
 /// Makes a room; its host may administer it.
 #[utoipa::path(post, path = "/room/create", tag = "rooms", request_body = CreateRequest, responses((status = 200, body = CreateReply)))]
-pub async fn create(State(api): State<Arc<Api>>, Fields(request): Fields<CreateRequest>) -> Result<Json<CreateReply>, Refusal> {
+pub async fn create(
+    State(api): State<Arc<Api>>,
+    Extension(source): Extension<Source>,
+    Fields(request): Fields<CreateRequest>,
+) -> Result<Json<CreateReply>, Refusal> {
     name("roomName", &request.room_name)?;
     name("hostIdentity", &request.host_identity)?;
     let host_name = person("hostName", request.host_name, &request.host_identity)?;
-    api.may_make_room()?;
+    api.may_make_room(source)?;
     within("roomName", api.rooms.create(&request.room_name)).await?;
     let pass = Pass { identity: request.host_identity, name: host_name, room: request.room_name.clone(), grants: Grants::Host, agent_metadata: None };
     Ok(Json(CreateReply { token: api.token(&pass)?, room_url: api.room_url(&request.room_name), room_name: request.room_name }))
@@ -117,7 +122,12 @@ pub async fn join(State(api): State<Arc<Api>>, Fields(request): Fields<JoinReque
 /// Sends the agent to a room, or makes it leave.
 #[utoipa::path(post, path = "/room/{name}/agent", tag = "rooms", params(("name" = String, Path)), request_body = AgentRequest,
     responses((status = 200, body = Switched), (status = 404, description = "no such room now")))]
-pub async fn agent(State(api): State<Arc<Api>>, Path(room): Path<String>, Fields(request): Fields<AgentRequest>) -> Result<Json<Switched>, Refusal> {
+pub async fn agent(
+    State(api): State<Arc<Api>>,
+    Path(room): Path<String>,
+    Extension(source): Extension<Source>,
+    Fields(request): Fields<AgentRequest>,
+) -> Result<Json<Switched>, Refusal> {
     name("name", &room)?;
     let enable = given("enable", request.enable)?;
     let config = request.agent_config.unwrap_or_default();
@@ -126,7 +136,7 @@ pub async fn agent(State(api): State<Arc<Api>>, Path(room): Path<String>, Fields
     let is_present = within("name", api.rooms.agent_present(&room)).await?;
     match (enable, is_present) {
         (true, false) => {
-            api.may_make_room()?;
+            api.may_make_room(source)?;
             within("name", api.rooms.dispatch(&room, &config.metadata())).await?;
         }
         (false, _) => within("name", api.rooms.remove_agent(&room)).await?,

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -13,6 +13,7 @@ use super::api::Api;
 use super::body::{Fields, name};
 use super::refusal::Refusal;
 use super::rooms::{Grants, Pass, within};
+use super::source::Source;
 
 /// Who wants to talk, and with what agent.
 #[derive(Deserialize, ToSchema)]
@@ -48,14 +49,18 @@ pub struct EndRequest {
 
 /// Starts a session: makes the room, sends the agent, gives a token for the user.
 #[utoipa::path(post, path = "/session", tag = "sessions", request_body = SessionRequest, responses((status = 200, body = SessionReply)))]
-pub async fn start(State(api): State<Arc<Api>>, Fields(request): Fields<SessionRequest>) -> Result<Json<SessionReply>, Refusal> {
+pub async fn start(
+    State(api): State<Arc<Api>>,
+    Extension(source): Extension<Source>,
+    Fields(request): Fields<SessionRequest>,
+) -> Result<Json<SessionReply>, Refusal> {
     name("userIdentity", &request.user_identity)?;
     let room = request.room_name.unwrap_or_else(generated);
     name("roomName", &room)?;
     let config = request.agent_config.unwrap_or_default();
     config.check()?;
     let metadata = config.metadata();
-    api.may_make_room()?;
+    api.may_make_room(source)?;
     within("roomName", api.rooms.create(&room)).await?;
     within("roomName", api.rooms.dispatch(&room, &metadata)).await?;
     let pass =

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::ws::{Message, WebSocketUpgrade};
@@ -11,13 +12,20 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::time::timeout;
 use utoipa::ToSchema;
 use voiced_twilio::TwilioCounters;
 
+use super::gate::Gate;
 use super::refusal::Refusal;
 use crate::metrics;
 use crate::rooms::RoomHost;
 use crate::sessions::{Session, Sessions};
+
+/// Longest message of a listener, in bytes: it has nothing to say but pings.
+const HEARD_BYTES_MAX: usize = 1_024;
+/// A listener that takes nothing for this long, its socket's buffers full, has stopped reading.
+const TAKEN_WITHIN: Duration = Duration::from_secs(10);
 
 /// Whom to ask.
 pub struct Status {
@@ -25,6 +33,7 @@ pub struct Status {
     pub twilio: Arc<TwilioCounters>,
     pub rooms: Option<Arc<RoomHost>>,
     pub phone_number: String,
+    pub gate: Arc<Gate>,
 }
 
 /// How the host is.
@@ -102,6 +111,7 @@ pub async fn metrics(State(status): State<Arc<Status>>) -> Response {
     let Sessions { metrics, engine, headroom, agents, .. } = &*status.sessions;
     let mut text = metrics.render(&engine.meters(), headroom.pressure(), &backlog, &status.twilio.read(), &rooms, &agents.breakers());
     metrics::store(&mut text, status.sessions.outbox.health());
+    text.push_str(&status.gate.render());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 
@@ -109,7 +119,7 @@ pub async fn metrics(State(status): State<Arc<Status>>) -> Response {
 #[utoipa::path(get, path = "/events", tag = "host", responses((status = 101, description = "events follow")))]
 pub async fn events(State(status): State<Arc<Status>>, upgrade: WebSocketUpgrade) -> Response {
     let mut events = status.sessions.outbox.live();
-    upgrade.on_upgrade(move |mut socket| async move {
+    upgrade.max_message_size(HEARD_BYTES_MAX).max_frame_size(HEARD_BYTES_MAX).on_upgrade(move |mut socket| async move {
         loop {
             let text = tokio::select! {
                 event = events.recv() => match event {
@@ -120,7 +130,7 @@ pub async fn events(State(status): State<Arc<Status>>, upgrade: WebSocketUpgrade
                 // the listener says nothing that matters; this notices that it left
                 heard = socket.recv() => match heard { Some(Ok(_)) => continue, _ => return },
             };
-            if socket.send(Message::Text(text.into())).await.is_err() {
+            if !matches!(timeout(TAKEN_WITHIN, socket.send(Message::Text(text.into()))).await, Ok(Ok(()))) {
                 return;
             }
         }

@@ -2,6 +2,7 @@
 
 mod double;
 
+mod garbage;
 mod people;
 mod telephones;
 mod trust;

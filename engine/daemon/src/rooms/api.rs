@@ -11,7 +11,7 @@ use voiced_core::conversation::Input;
 use voiced_core::packet::Packet;
 use voiced_events::deliver::unix_ms;
 use voiced_livekit::api::{self, ApiError, EgressFile, S3Bucket};
-use voiced_livekit::token::{AgentDispatch, Grants as TokenGrants, ParticipantToken, Secret};
+use voiced_livekit::token::{AgentDispatch, Grants as TokenGrants, ParticipantToken};
 use voiced_livekit::webhook::{ParticipantKind, Received, WebhookKind};
 
 use super::RoomHost;
@@ -190,7 +190,7 @@ impl RoomHost {
             region: settings.egress_region.clone(),
             endpoint: Some(settings.egress_endpoint.clone()).filter(|endpoint| !endpoint.is_empty()),
             access_key: settings.egress_access_key.clone(),
-            secret: Secret::new(settings.egress_secret.clone()),
+            secret: settings.egress_secret.clone(),
         });
         let path = settings.egress_path.replace("{room}", room).replace("{time}", &unix_ms().to_string());
         let started = self.api.start_egress(room, &EgressFile { path, bucket }).await.map_err(told)?;

@@ -117,7 +117,8 @@ impl Host {
         let log = File::create(self.log_file()).expect("a log");
         let mut command = self.socket.as_ref().map_or_else(|| self.command(&["serve"]), |socket| self.handed(socket));
         // a group of its own, so that a child that lingers can be found
-        let daemon = command.stdout(Stdio::null()).stderr(log).process_group(0).spawn().expect("the daemon starts");
+        let printed = File::create(self.state.path().join(format!("voiced-{}.out", self.starts))).expect("a file");
+        let daemon = command.stdout(printed).stderr(log).process_group(0).spawn().expect("the daemon starts");
         self.daemon = Some(daemon);
         until("the daemon says where it listens", async || {
             let exited = self.daemon.as_mut().and_then(|daemon| daemon.try_wait().ok().flatten());
@@ -257,6 +258,28 @@ impl Host {
                 std::fs::write(path, vec![0xA5; metadata.len() as usize]).expect("a file");
             }
         }
+    }
+
+    /// Every file of the daemon: its state, and what all of its starts printed and logged.
+    pub fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut folders = vec![self.state.path().to_owned()];
+        let mut files = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).expect("a folder").flatten() {
+                let path = entry.path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    files.push((path.clone(), std::fs::read(path).expect("a file")));
+                }
+            }
+        }
+        files
+    }
+
+    /// Where `/metrics` is served alone.
+    pub fn metrics_address(&self) -> String {
+        self.log().split("metrics_at=").nth(1).and_then(|rest| rest.split_whitespace().next()).expect("an address for metrics").to_owned()
     }
 
     /// What the daemon has logged since its start.

@@ -7,6 +7,7 @@ mod story;
 mod stranger;
 mod venue;
 
+mod attack;
 mod backlog;
 mod bridge;
 mod chains;
@@ -22,8 +23,10 @@ mod operator;
 mod restart;
 mod rooms;
 mod rudeness;
+mod secrets;
 mod standstill;
 mod trust;
+mod unit;
 
 use std::time::{Duration, Instant};
 

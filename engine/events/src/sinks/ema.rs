@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::macros::format_description;
 use voiced_core::event::{CallEvent, CallEventKind};
+use voiced_secret::Secret;
 
 use super::Outcome;
 
@@ -21,14 +22,14 @@ const REASON_CHARS_MAX: usize = 200;
 pub struct Ema {
     client: Client,
     base_url: String,
-    secret: String,
+    secret: Secret,
 }
 
 impl Ema {
     /// `base_url` is `EMA_API_URL`, `secret` goes into `X-Webhook-Secret`.
-    pub fn new(base_url: &str, secret: &str) -> Result<Self, reqwest::Error> {
+    pub fn new(base_url: &str, secret: impl Into<Secret>) -> Result<Self, reqwest::Error> {
         let client = Client::builder().timeout(ANSWER_WITHIN).redirect(reqwest::redirect::Policy::none()).build()?;
-        Ok(Self { client, base_url: base_url.trim_end_matches('/').to_owned(), secret: secret.to_owned() })
+        Ok(Self { client, base_url: base_url.trim_end_matches('/').to_owned(), secret: secret.into() })
     }
 
     /// One try.
@@ -37,7 +38,7 @@ impl Ema {
         let request = self
             .client
             .post(format!("{}/webhooks/livekit/{path}", self.base_url))
-            .header("X-Webhook-Secret", &self.secret)
+            .header("X-Webhook-Secret", self.secret.expose())
             .header("Idempotency-Key", idempotency_key(event))
             .json(&body);
         match request.send().await {
@@ -45,7 +46,7 @@ impl Ema {
             Err(error) => Outcome::Later(format!("no answer: {}", error.without_url())),
             Ok(response) => {
                 let status = response.status();
-                judge(status, &read(response).await)
+                judge(status, &self.secret.redact(&read(response).await))
             }
         }
     }

@@ -82,14 +82,14 @@ impl Answer {
         while let Some(bytes) = body.next().await? {
             sse.push(&bytes, &mut chunks).map_err(|_| unreadable())?;
             for data in chunks.drain(..) {
-                if self.take(&data, events).await? {
+                if self.take(&data, events).await.map_err(|failure| body.redacted(failure))? {
                     return Ok(());
                 }
                 body.answered();
             }
         }
         if let Some(data) = sse.finish() {
-            self.take(&data, events).await?;
+            self.take(&data, events).await.map_err(|failure| body.redacted(failure))?;
         }
         if self.finished { Ok(()) } else { Err(Failure::passing(OPENAI.name, "the answer broke off")) }
     }

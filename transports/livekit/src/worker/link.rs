@@ -229,7 +229,8 @@ fn choose_tls_provider() {
     }
 }
 
-fn decoded(bytes: Bytes) -> LinkEvent {
+/// A message of the server.
+pub(super) fn decoded(bytes: Bytes) -> LinkEvent {
     match proto::ServerMessage::decode(bytes) {
         Ok(proto::ServerMessage { message: Some(message) }) => LinkEvent::Message(Box::new(message)),
         Ok(proto::ServerMessage { message: None }) => LinkEvent::Heard, // of a newer server

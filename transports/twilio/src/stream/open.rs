@@ -52,7 +52,7 @@ pub(super) async fn open(desk: &Arc<Desk>, call_sid: &str, socket: &mut WebSocke
 /// `connected`, then `start`: nothing else is accepted before.
 async fn start(socket: &mut WebSocket) -> Result<Start, NotOpened> {
     let mut connected = false;
-    loop {
+    for _ in 0..OPENING_MESSAGES_MAX {
         match socket.recv().await {
             Some(Ok(ws::Message::Text(text))) => match message::parse(&text, None) {
                 Ok(Message::Connected) if !connected => connected = true,
@@ -63,7 +63,11 @@ async fn start(socket: &mut WebSocket) -> Result<Start, NotOpened> {
             _ => return Err(NotOpened::Garbage),
         }
     }
+    Err(NotOpened::Garbage)
 }
+
+/// Messages until `start` at most: `connected`, `start`, and pings of a proxy.
+const OPENING_MESSAGES_MAX: usize = 16;
 
 fn admit(desk: &Arc<Desk>, call_sid: &str, start: Start) -> Result<Opened, NotOpened> {
     let account = desk.settings.account_sid.as_deref();

@@ -1,7 +1,6 @@
 //! A `LiveKit` server in memory, and the API before it on a port of its own.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -12,6 +11,8 @@ use tokio::sync::Semaphore;
 use voiced_config::Settings;
 
 use super::super::frontend;
+use super::super::gate::Gate;
+use super::super::listener;
 use super::super::rooms::{Dispatched, Happened, Kind, Participant, Pass, Refused, Rooms, RoomsError, SupervisorMode, WebhookEvent};
 
 /// What has not happened after this long does not happen.
@@ -38,6 +39,11 @@ pub struct Double {
 }
 
 impl Double {
+    /// A server without rooms that answers.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { rooms: Mutex::default(), passes: Mutex::default(), failures: Mutex::default(), answers: Semaphore::new(1_000) })
+    }
+
     pub fn rooms(&self) -> MutexGuard<'_, BTreeMap<String, Room>> {
         self.rooms.lock().unwrap()
     }
@@ -161,7 +167,7 @@ impl Front {
 
     /// The same for a daemon that believes to listen at another address.
     pub async fn start_at(address: &str, settings: &[(&str, &str)]) -> Self {
-        let rooms = Arc::new(Double { rooms: Mutex::default(), passes: Mutex::default(), failures: Mutex::default(), answers: Semaphore::new(1_000) });
+        let rooms = Double::new();
         let url = serve(address, settings, Some(rooms.clone())).await;
         Self { rooms, url, client: reqwest::Client::new() }
     }
@@ -195,10 +201,11 @@ impl Front {
 
 /// Starts the API with these settings and rooms; gives its address.
 pub async fn serve(address: &str, settings: &[(&str, &str)], rooms: Option<Arc<dyn Rooms>>) -> String {
-    let router = frontend(&read(settings), address.parse().unwrap(), rooms).unwrap();
+    let settings = read(settings);
+    let (router, gate) = (frontend(&settings, address.parse().unwrap(), rooms).unwrap(), Gate::new(&settings.server));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move { axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>()).await });
+    tokio::spawn(async move { listener::serve(listener, router, gate).await });
     url
 }
 

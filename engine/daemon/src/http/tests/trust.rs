@@ -110,6 +110,16 @@ async fn a_forged_webhook_does_nothing() {
 }
 
 #[tokio::test]
+async fn one_source_in_a_loop_leaves_room_for_others() {
+    let front = Front::start(&[("VOICED_HTTP__API_KEYS", KEY), ("VOICED_HTTP__ROOMS_PER_MINUTE_PER_SOURCE", "1")]).await;
+    let session = async |source: &str| {
+        let request = front.request("/session", &json!({ "userIdentity": "anna" })).header("X-API-Key", KEY);
+        request.header("X-Forwarded-For", source).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!([session("203.0.113.5").await, session("203.0.113.5").await, session("203.0.113.6").await], [200, 429, 200]);
+}
+
+#[tokio::test]
 async fn only_pages_of_the_named_origins_may_call() {
     let front = Front::start(&[("VOICED_HTTP__CORS_ORIGINS", "https://app.example.test"), ("VOICED_HTTP__API_KEYS", KEY)]).await;
     let url = front.request("/session", &Value::Null).build().unwrap().url().clone();

@@ -1,0 +1,66 @@
+//! What anyone may send, without a socket: the entrances for fuzzing. Nothing here panics or grows beyond its input,
+//! whatever the bytes are.
+
+use crate::message::{self, Message};
+use crate::settings::TwilioSettings;
+use crate::token::Tokens;
+use crate::{signature, twiml, webhook};
+use axum::http::{HeaderMap, HeaderValue};
+use std::collections::BTreeMap;
+use url::form_urlencoded;
+use voiced_secret::Secret;
+
+/// A message of a stream; its sound is decoded too.
+pub fn message(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let mut sound = Vec::new();
+    if let Ok(Message::Media(media)) = message::parse(text, Some("MZ1"))
+        && media.decode(&mut sound).is_ok()
+    {
+        assert!(sound.len() <= bytes.len());
+    }
+}
+
+/// The signature of a request, one line each: signature, settings of the signature, path with query, form.
+pub fn signature(bytes: &[u8]) {
+    let mut parts = bytes.splitn(4, |byte| *byte == b'\n');
+    let mut next = || parts.next().unwrap_or_default();
+    let (signature, named, path, form) = (next(), next(), next(), next());
+    let mut headers = HeaderMap::new();
+    for (name, value) in [("x-twilio-signature", signature), ("x-twilio-webhooks-signature-settings", named)] {
+        if let Ok(value) = HeaderValue::from_bytes(value)
+            && !value.is_empty()
+        {
+            headers.insert(name, value);
+        }
+    }
+    let settings = settings();
+    let fields = form_urlencoded::parse(form).into_owned().collect();
+    let path = String::from_utf8_lossy(path);
+    let urls = [settings.public_url(&path), settings.stream_url(&path), path.into_owned()];
+    let believed = urls.iter().any(|url| signature::verify(&settings, &headers, url, &fields).is_ok());
+    assert!(!believed, "a signature was guessed");
+}
+
+/// A webhook's query and form, one line each, as far as the TwiML that answers a believed one.
+pub fn form(bytes: &[u8]) {
+    let (query, form) = bytes.split_at(bytes.iter().position(|byte| *byte == b'\n').unwrap_or(0));
+    let fields = form_urlencoded::parse(form).into_owned().collect();
+    let parameters = webhook::parameters(&fields, &String::from_utf8_lossy(query));
+    let document = twiml::connect("wss://voice.example.test/twilio/stream/CA1", &parameters);
+    // two tags of a parameter, and those around all: nothing of a caller's opens another
+    assert_eq!(document.matches('<').count(), 7 + parameters.len(), "{document}");
+}
+
+/// The parameters of a stream's start, its token among them: a line is a name, `=` and a value.
+pub fn token(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let parameters: BTreeMap<_, _> = text.lines().filter_map(|line| line.split_once('=')).map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    assert!(Tokens::new(&settings()).redeem(0, "CA1", &parameters).is_err(), "a token was guessed");
+}
+
+fn settings() -> TwilioSettings {
+    let key = Some(Secret::new("0123456789abcdef0123456789abcdef"));
+    let webhook_url = url::Url::parse("https://voice.example.test").expect("a URL");
+    TwilioSettings { auth_token: key.clone(), shared_key: key, ..TwilioSettings::new(webhook_url) }
+}
