@@ -40,7 +40,7 @@ doc: deps
 # the same database and would add nothing but a second list of exceptions.
 audit: $(TOOLS)/cargo-deny
 	$< -L error check licenses bans sources
-	@if git ls-remote -q https://github.com/RustSec/advisory-db HEAD >/dev/null 2>&1; then $< -L error check advisories; \
+	@if timeout 20 git ls-remote -q https://github.com/RustSec/advisory-db HEAD >/dev/null 2>&1; then $< -L error check advisories; \
 	else echo "advisories: not checked, their database cannot be reached from here"; fi
 
 # libFuzzer looks for inputs that break the parsers: FUZZ_SECONDS each, or with N=1000000 so many inputs. PARSER=name: one only.

@@ -76,7 +76,7 @@ fn rooms_open_to_the_network_are_refused_without_a_key_and_accepted_with_one() {
 fn lists_in_variables_are_comma_separated_or_toml() {
     for keys in ["0123456789abcdef,fedcba9876543210", "[\"0123456789abcdef\", \"fedcba9876543210\"]"] {
         let settings = voiced_config::load(None, environment(&[("VOICED_HTTP__API_KEYS", keys)])).unwrap_or_else(|problems| panic!("{problems:?}"));
-        assert_eq!(settings.http.api_keys.iter().map(|key| key.expose()).collect::<Vec<_>>(), ["0123456789abcdef", "fedcba9876543210"], "{keys}");
+        assert_eq!(settings.http.api_keys.iter().map(voiced_secret::Secret::expose).collect::<Vec<_>>(), ["0123456789abcdef", "fedcba9876543210"], "{keys}");
     }
 }
 
@@ -113,8 +113,8 @@ fn keys_come_from_files_and_from_systemds_credentials_and_no_printed_form_shows_
     ];
     let settings = voiced_config::load(None, environment(&pairs)).unwrap_or_else(|problems| panic!("{problems:?}"));
     let read = [&settings.twilio.auth_token, &settings.livekit.egress_secret, &settings.providers.deepgram.api_key, &settings.providers.openai.api_key];
-    assert_eq!(read.map(|key| key.expose()), ["key-of-twilio", "key-of-egress", "key-of-deepgram", "key-of-openai"]);
-    assert_eq!(settings.http.api_keys.iter().map(|key| key.expose()).collect::<Vec<_>>(), ["key-of-api-users-1", "key-of-api-users-2"]);
+    assert_eq!(read.map(voiced_secret::Secret::expose), ["key-of-twilio", "key-of-egress", "key-of-deepgram", "key-of-openai"]);
+    assert_eq!(settings.http.api_keys.iter().map(voiced_secret::Secret::expose).collect::<Vec<_>>(), ["key-of-api-users-1", "key-of-api-users-2"]);
     assert!(!format!("{settings:?}").contains("key-of"));
 }
 

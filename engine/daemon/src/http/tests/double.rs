@@ -205,7 +205,7 @@ pub async fn serve(address: &str, settings: &[(&str, &str)], rooms: Option<Arc<d
     let (router, gate) = (frontend(&settings, address.parse().unwrap(), rooms).unwrap(), Gate::new(&settings.server));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move { listener::serve(listener, router, gate).await });
+    tokio::spawn(async move { listener::serve(listener, router, gate, tokio::sync::watch::channel(false).1).await });
     url
 }
 
