@@ -40,6 +40,7 @@ const URLS: &[(&str, &[&str])] = &[
     ("livekit.url", &["wss", "ws", "https", "http"]),
     ("livekit.egress_endpoint", WEB),
     ("ema.api_url", WEB),
+    ("traces.endpoint", WEB),
     ("providers.deepgram.base_url", WEB),
     ("providers.openai.base_url", WEB),
     ("providers.cartesia.base_url", WEB),
@@ -86,8 +87,20 @@ pub(crate) fn check(merged: &Table, problems: &mut Vec<Problem>) {
     if merged.is_set("ema.api_url") && !merged.is_set("ema.webhook_secret") {
         problem("ema.webhook_secret", "is needed with ema.api_url: set EMA_WEBHOOK_SECRET".into());
     }
+    traces(&merged, &mut problem);
     rooms(&merged, &mut problem);
     access(&merged, &mut problem);
+}
+
+fn traces(merged: &Merged, problem: &mut impl FnMut(&str, String)) {
+    if !(0.0..=1.0).contains(&merged.fraction("traces.sample")) {
+        problem("traces.sample", format!("{} is out of range, must be 0.0 to 1.0", merged.fraction("traces.sample")));
+    }
+    let is_token = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
+    let mut headers = merged.text("traces.headers").split(',').map(str::trim).filter(|header| !header.is_empty());
+    if !headers.all(|header| header.split_once('=').is_some_and(|(name, _)| is_token(name.trim()))) {
+        problem("traces.headers", "must be headers with their values, name=value, with commas between them".into());
+    }
 }
 
 fn rooms(merged: &Merged, problem: &mut impl FnMut(&str, String)) {
@@ -159,6 +172,10 @@ impl Merged {
 
     fn number(&self, path: &str) -> i64 {
         self.value(path).and_then(Value::as_integer).unwrap_or_default()
+    }
+
+    fn fraction(&self, path: &str) -> f64 {
+        self.value(path).and_then(Value::as_float).unwrap_or_default()
     }
 
     fn list(&self, path: &str) -> Vec<&str> {

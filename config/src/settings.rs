@@ -13,6 +13,7 @@ pub struct Settings {
     pub twilio: Twilio,
     pub ema: Ema,
     pub events: Events,
+    pub traces: Traces,
     pub agent: Agent,
     pub turn: Turn,
     pub engine: Engine,
@@ -108,6 +109,14 @@ pub struct Events {
     pub file: String,
     pub attempts_max: u32,
     pub backlog_max: usize,
+}
+
+#[derive(Clone, Deserialize)]
+pub struct Traces {
+    pub endpoint: String,
+    pub headers: String,
+    pub sample: f64,
+    pub words: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]

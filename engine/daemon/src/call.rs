@@ -28,6 +28,7 @@ use voiced_rt::{CallPort, GuestPort};
 use crate::agent::Agent;
 use crate::metrics::Metrics;
 use crate::replies::{Replies, Said};
+use crate::traces::CallTrace;
 use hearing::Hearing;
 use reporter::reporter;
 
@@ -96,6 +97,7 @@ pub struct CallContext {
     pub agent: Arc<Agent>,
     pub outbox: Outbox,
     pub metrics: Arc<Metrics>,
+    pub trace: CallTrace,
     pub observed: broadcast::Sender<(String, Observed)>,
     /// Told as well, of this call alone.
     pub watcher: Option<mpsc::Sender<Observed>>,
@@ -292,6 +294,7 @@ impl Call {
     }
 
     async fn apply(&mut self, input: Input) {
+        self.context.trace.input(&input);
         let (now, mut actions) = (self.now(), Vec::new());
         self.conversation.apply(now, input, &mut actions);
         for action in actions {
@@ -318,12 +321,14 @@ impl Call {
             Action::Report(kind) => self.report(kind).await,
             Action::Timing(timing) => {
                 self.context.metrics.timing(&timing);
+                self.context.trace.answered(&timing);
                 tracing::debug!(session = self.context.session_id, ?timing, "turn");
                 self.observe(Observed::Timing(timing));
             }
             Action::End { reason } => {
                 tracing::info!(session = self.context.session_id, reason, "call ended");
                 self.context.metrics.ended(reason);
+                self.context.trace.ended(reason);
                 self.ended = true;
             }
         }
@@ -344,6 +349,7 @@ impl Call {
     }
 
     async fn report(&mut self, kind: CallEventKind) {
+        self.context.trace.reported(&kind);
         if let CallEventKind::Utterance { speaker, text, stage, .. } = &kind {
             tracing::info!(session = self.context.session_id, ?speaker, stage, text, "said");
             self.observe(Observed::Said { speaker: *speaker, text: text.clone() });

@@ -21,6 +21,7 @@ mod replies;
 mod rooms;
 mod serve;
 mod sessions;
+mod traces;
 
 use std::process::ExitCode;
 

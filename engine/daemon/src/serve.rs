@@ -27,6 +27,7 @@ use crate::http::rooms::Rooms;
 use crate::http::{self, Status};
 use crate::rooms::RoomHost;
 use crate::sessions::{Desk, Sessions};
+use crate::traces::Traces;
 use crate::{dirs, headroom, inference, notify, recording};
 
 /// How long calls may go on after SIGTERM; systemd's `TimeoutStopSec` is a little longer.
@@ -81,7 +82,9 @@ impl Daemon {
         let backlog = Arc::new(Backlog::new(settings.events.backlog_max));
         backlog.count(&outbox).await?;
         tokio::spawn(backlog::watch(Arc::clone(&backlog), outbox.clone()));
-        let sessions = Sessions::new(engine, agents, outbox, backlog);
+        let metrics = Arc::default();
+        let traces = Traces::new(&settings.traces, &metrics)?;
+        let sessions = Sessions::new(engine, agents, outbox, backlog, metrics, traces);
         if settings.engine.headroom_percent > 0 {
             let kept_free = f32::from(settings.engine.headroom_percent) / 100.0;
             tokio::spawn(headroom::watch(Arc::clone(&sessions.headroom), Arc::clone(&sessions.engine), kept_free));
@@ -112,9 +115,12 @@ impl Daemon {
         self.sessions.end_all();
         let _ = tokio::time::timeout(GOODBYE, self.sessions.all_ended()).await; // what is not reported now is at the next start
         self.stop_events.send_replace(true);
-        for delivery in self.deliveries {
-            let _ = tokio::time::timeout(GOODBYE, delivery).await; // what is not delivered stays owed
-        }
+        let deliveries = async {
+            for delivery in self.deliveries {
+                let _ = tokio::time::timeout(GOODBYE, delivery).await; // what is not delivered stays owed
+            }
+        };
+        tokio::join!(self.sessions.traces.finish(), deliveries);
         self.http.abort();
     }
 }

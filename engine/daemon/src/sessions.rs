@@ -23,6 +23,7 @@ use crate::call::{self, CallContext, Line, Observed, Request};
 use crate::headroom::Headroom;
 use crate::metrics::Metrics;
 use crate::rooms::RoomHost;
+use crate::traces::Traces;
 
 /// What a slow watcher of calls may fall behind, in observations.
 const OBSERVED_MAX: usize = 4_096;
@@ -70,6 +71,7 @@ pub struct Sessions {
     pub metrics: Arc<Metrics>,
     pub outbox: Outbox,
     pub agents: Agents,
+    pub traces: Traces,
     backlog: Arc<Backlog>,
     live: Mutex<BTreeMap<String, Live>>,
     /// Told of each end.
@@ -80,13 +82,14 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    pub fn new(engine: Arc<Engine>, agents: Agents, outbox: Outbox, backlog: Arc<Backlog>) -> Arc<Self> {
+    pub fn new(engine: Arc<Engine>, agents: Agents, outbox: Outbox, backlog: Arc<Backlog>, metrics: Arc<Metrics>, traces: Traces) -> Arc<Self> {
         Arc::new(Self {
             engine,
             headroom: Arc::default(),
-            metrics: Arc::default(),
+            metrics,
             outbox,
             agents,
+            traces,
             backlog,
             live: Mutex::default(),
             ended: watch::Sender::default(),
@@ -157,6 +160,7 @@ impl Sessions {
         self.metrics.calls_taken.add(1);
         let context = CallContext {
             session_id: session_id.clone(),
+            trace: self.traces.begin(&session_id, call_sid.as_deref(), metadata.get("transport").map_or("", String::as_str)),
             call_sid,
             metadata,
             agent,

@@ -18,6 +18,7 @@ mod limits;
 mod operator;
 mod rooms;
 mod rudeness;
+mod traces;
 mod trust;
 
 use std::time::{Duration, Instant};
