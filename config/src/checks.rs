@@ -52,6 +52,7 @@ const URLS: &[(&str, &[&str])] = &[
     ("livekit.url", &["wss", "ws", "https", "http"]),
     ("livekit.egress_endpoint", WEB),
     ("ema.api_url", WEB),
+    ("traces.endpoint", WEB),
     ("providers.deepgram.base_url", WEB),
     ("providers.openai.base_url", WEB),
     ("providers.cartesia.base_url", WEB),
@@ -109,8 +110,20 @@ pub(crate) fn check(merged: &Table, problems: &mut Vec<Problem>) {
     for address in merged.list("server.trusted_proxies").iter().filter(|address| address.parse::<IpAddr>().is_err()) {
         problem("server.trusted_proxies", format!("{address:?} is no IP address"));
     }
+    traces(&merged, &mut problem);
     rooms(&merged, &mut problem);
     access(&merged, &mut problem);
+}
+
+fn traces(merged: &Merged, problem: &mut impl FnMut(&str, String)) {
+    if !(0.0..=1.0).contains(&merged.fraction("traces.sample")) {
+        problem("traces.sample", format!("{} is out of range, must be 0.0 to 1.0", merged.fraction("traces.sample")));
+    }
+    let is_token = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
+    let mut headers = merged.text("traces.headers").split(',').map(str::trim).filter(|header| !header.is_empty());
+    if !headers.all(|header| header.split_once('=').is_some_and(|(name, _)| is_token(name.trim()))) {
+        problem("traces.headers", "must be headers with their values, name=value, with commas between them".into());
+    }
 }
 
 fn rooms(merged: &Merged, problem: &mut impl FnMut(&str, String)) {
@@ -182,6 +195,10 @@ impl Merged {
 
     fn number(&self, path: &str) -> i64 {
         self.value(path).and_then(Value::as_integer).unwrap_or_default()
+    }
+
+    fn fraction(&self, path: &str) -> f64 {
+        self.value(path).and_then(Value::as_float).unwrap_or_default()
     }
 
     fn list(&self, path: &str) -> Vec<&str> {

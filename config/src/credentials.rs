@@ -22,6 +22,7 @@ const KEYS: &[&str] = &[
     "livekit.egress_secret",
     "twilio.auth_token",
     "ema.webhook_secret",
+    "traces.headers",
     "providers.deepgram.api_key",
     "providers.openai.api_key",
     "providers.cartesia.api_key",

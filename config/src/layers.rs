@@ -20,6 +20,8 @@ pub(crate) const NAMED: &[(&str, &str)] = &[
     ("TWILIO_PHONE_NUMBER", "twilio.phone_number"),
     ("EMA_API_URL", "ema.api_url"),
     ("EMA_WEBHOOK_SECRET", "ema.webhook_secret"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "traces.endpoint"),
+    ("OTEL_EXPORTER_OTLP_HEADERS", "traces.headers"),
     ("DEEPGRAM_API_KEY", "providers.deepgram.api_key"),
     ("DEEPGRAM_BASE_URL", "providers.deepgram.base_url"),
     ("OPENAI_API_KEY", "providers.openai.api_key"),
@@ -153,6 +155,7 @@ fn from_environment(merged: &mut Table, default: &Table, given: Given, problems:
 fn parse_as(default: &Value, text: String) -> Result<Value, String> {
     match default {
         Value::String(_) => Ok(Value::String(text)),
+        Value::Float(_) => text.trim().parse().map(Value::Float).map_err(|_| format!("{text:?} is not a number")),
         Value::Integer(_) => text.trim().parse().map(Value::Integer).map_err(|_| format!("{text:?} is not a whole number")),
         Value::Boolean(_) => match text.trim() {
             "true" | "1" | "yes" | "on" => Ok(Value::Boolean(true)),

@@ -14,6 +14,7 @@ pub struct Settings {
     pub twilio: Twilio,
     pub ema: Ema,
     pub events: Events,
+    pub traces: Traces,
     pub agent: Agent,
     pub turn: Turn,
     pub engine: Engine,
@@ -123,6 +124,14 @@ pub struct Events {
     pub attempts_max: u32,
     pub backlog_max: usize,
     pub per_second_max: u32,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub struct Traces {
+    pub endpoint: String,
+    pub headers: Secret,
+    pub sample: f64,
+    pub words: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -73,6 +73,19 @@ fn rooms_open_to_the_network_are_refused_without_a_key_and_accepted_with_one() {
 }
 
 #[test]
+fn a_collector_is_named_as_opentelemetry_names_it_and_its_keys_are_never_told() {
+    let pairs = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector.example.test:4318"), ("OTEL_EXPORTER_OTLP_HEADERS", "x-api-key=trace-secret")];
+    let settings =
+        voiced_config::load(None, environment(&[&pairs[..], &[("VOICED_TRACES__SAMPLE", "0.25")]].concat())).unwrap_or_else(|problems| panic!("{problems:?}"));
+    assert_eq!((settings.traces.endpoint.as_str(), settings.traces.sample), ("http://collector.example.test:4318", 0.25));
+    let told = problems("[traces]\nsample = 1.5\nendpoint = \"collector:4318\"\n", &[("OTEL_EXPORTER_OTLP_HEADERS", "x api key=trace-secret")]).join("\n");
+    for expected in ["traces.sample (merged settings): 1.5 is out of range", "traces.endpoint", "traces.headers"] {
+        assert!(told.contains(expected), "{expected} is not told in\n{told}");
+    }
+    assert!(!told.contains("trace-secret"));
+}
+
+#[test]
 fn lists_in_variables_are_comma_separated_or_toml() {
     for keys in ["0123456789abcdef,fedcba9876543210", "[\"0123456789abcdef\", \"fedcba9876543210\"]"] {
         let settings = voiced_config::load(None, environment(&[("VOICED_HTTP__API_KEYS", keys)])).unwrap_or_else(|problems| panic!("{problems:?}"));

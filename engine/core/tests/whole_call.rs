@@ -208,7 +208,6 @@ impl Sim {
     fn voice_comes(&mut self, input: &Input) {
         let Input::Tts { turn, attempt, event } = input else { return };
         match *event {
-            Spoken::By(_) => {}
             Spoken::Audio { phrase, ms } => {
                 for _ in 0..ms / 20 {
                     let chunk = SpeechChunk::new(*turn, phrase, ChunkEnd::Nothing, &[3_000; 160]);
@@ -219,7 +218,7 @@ impl Sim {
                 let chunk = SpeechChunk::new(*turn, phrase, ChunkEnd::Phrase, &[]);
                 self.voice.push_back((*turn, *attempt, chunk));
             }
-            Spoken::Failed(_) => {}
+            Spoken::By(_) | Spoken::Failed(_) => {}
         }
     }
 

@@ -29,6 +29,7 @@ use crate::agent::Agent;
 use crate::flight::Flight;
 use crate::metrics::Metrics;
 use crate::replies::{Replies, Said};
+use crate::traces::CallTrace;
 use hearing::Hearing;
 use reporter::reporter;
 
@@ -99,6 +100,7 @@ pub struct CallContext {
     pub metrics: Arc<Metrics>,
     /// What the call was told and decided.
     pub flight: Option<Flight>,
+    pub trace: CallTrace,
     pub observed: broadcast::Sender<(String, Observed)>,
     /// Told as well, of this call alone.
     pub watcher: Option<mpsc::Sender<Observed>>,
@@ -295,6 +297,7 @@ impl Call {
     }
 
     async fn apply(&mut self, input: Input) {
+        self.context.trace.input(&input);
         let (now, mut actions) = (self.now(), Vec::new());
         let moment = self.context.flight.as_ref().and_then(|flight| flight.moment(now, &input));
         self.conversation.apply(now, input, &mut actions);
@@ -327,11 +330,13 @@ impl Call {
                 self.context.metrics.timing(&timing);
                 let TurnTiming { turn, ended_ms, transcript_ms, llm_ms, tts_ms, reply_ms, .. } = timing;
                 tracing::info!(session = self.context.session_id, turn = turn.0, ended_ms, transcript_ms, llm_ms, tts_ms, reply_ms, "answered");
+                self.context.trace.answered(&timing);
                 self.observe(Observed::Timing(timing));
             }
             Action::End { reason } => {
                 tracing::info!(session = self.context.session_id, reason, "call ended");
                 self.context.metrics.ended(reason);
+                self.context.trace.ended(reason);
                 self.ended = true;
             }
         }
@@ -352,6 +357,7 @@ impl Call {
     }
 
     async fn report(&mut self, kind: CallEventKind) {
+        self.context.trace.reported(&kind);
         if let CallEventKind::Utterance { speaker, text, stage, .. } = &kind {
             tracing::info!(session = self.context.session_id, ?speaker, stage, text, "said");
             self.observe(Observed::Said { speaker: *speaker, text: text.clone() });

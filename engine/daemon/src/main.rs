@@ -27,6 +27,7 @@ mod rooms;
 mod serve;
 mod sessions;
 mod soak;
+mod traces;
 
 use std::process::ExitCode;
 

@@ -47,6 +47,8 @@ pub struct Metrics {
     pub commands_dropped: Counter,
     pub stt_dropped: Counter,
     pub stt_switched: Counter,
+    pub trace_spans_sent: Counter,
+    pub trace_spans_lost: Counter,
     held: Counter,
     unheld: Counter,
     interrupted: Counter,
@@ -55,7 +57,8 @@ pub struct Metrics {
     ended: Mutex<BTreeMap<&'static str, u64>>,
 }
 
-const STAGES: [&str; 6] = ["turn_end", "transcript", "llm_first_token", "first_phrase", "tts_first_sound", "reply"];
+/// Steps of an answered turn, in the order of [`TurnTiming`].
+pub const STAGES: [&str; 6] = ["turn_end", "transcript", "llm_first_token", "first_phrase", "tts_first_sound", "reply"];
 
 impl Metrics {
     /// Counts what a leg did.
@@ -104,6 +107,8 @@ impl Metrics {
             ("commands_dropped_total", "Commands that the audio thread had no room for.", &self.commands_dropped),
             ("stt_dropped_total", "Pieces of sound that speech to text had no room for.", &self.stt_dropped),
             ("stt_switched_total", "Times that another speech-to-text took over within a call.", &self.stt_switched),
+            ("trace_spans_sent_total", "Spans of calls' traces that the collector took.", &self.trace_spans_sent),
+            ("trace_spans_lost_total", "Spans that the collector did not take or had no room for.", &self.trace_spans_lost),
             ("held_total", "Agent's speech held because the caller spoke over it.", &self.held),
             ("unheld_total", "Held speech that went on: a backchannel or noise.", &self.unheld),
             ("interrupted_total", "Held speech that was cut: an interruption.", &self.interrupted),

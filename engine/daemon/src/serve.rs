@@ -27,6 +27,7 @@ use crate::http::{self, Gate, Status};
 use crate::listen::{Answering, Front};
 use crate::rooms::RoomHost;
 use crate::sessions::{Desk, Sessions};
+use crate::traces::Traces;
 use crate::{dirs, headroom, inference, limits, linger, notify, recording};
 
 /// How long goodbyes and last events may take after that.
@@ -82,7 +83,10 @@ impl Daemon {
         let backlog = Arc::new(Backlog::new(settings.events.backlog_max));
         backlog.count(&outbox).await?;
         tokio::spawn(backlog::watch(Arc::clone(&backlog), outbox.clone()));
-        let sessions = Sessions::new(engine, agents, outbox, backlog, Recorder::start(dirs::calls(&settings.storage), settings.storage.calls_kept));
+        let recorder = Recorder::start(dirs::calls(&settings.storage), settings.storage.calls_kept);
+        let metrics = Arc::default();
+        let traces = Traces::new(&settings.traces, &metrics)?;
+        let sessions = Sessions::new(engine, agents, outbox, backlog, metrics, traces, recorder);
         if settings.engine.headroom_percent > 0 {
             let kept_free = f32::from(settings.engine.headroom_percent) / 100.0;
             tokio::spawn(headroom::watch(Arc::clone(&sessions.headroom), Arc::clone(&sessions.engine), kept_free));
@@ -117,9 +121,12 @@ impl Daemon {
         self.sessions.end_all();
         let _ = tokio::time::timeout(GOODBYE, self.sessions.all_ended()).await; // what is not reported now is at the next start
         self.stop_events.send_replace(true);
-        for delivery in self.deliveries {
-            let _ = tokio::time::timeout(GOODBYE, delivery).await; // what is not delivered stays owed
-        }
+        let deliveries = async {
+            for delivery in self.deliveries {
+                let _ = tokio::time::timeout(GOODBYE, delivery).await; // what is not delivered stays owed
+            }
+        };
+        tokio::join!(self.sessions.traces.finish(), deliveries);
         let health = self.sessions.outbox.health();
         let _ = tokio::time::timeout(GOODBYE, async {
             while health.unwritten() > 0 {

@@ -24,6 +24,7 @@ use crate::flight::{Flight, Head, Recorder};
 use crate::headroom::Headroom;
 use crate::metrics::Metrics;
 use crate::rooms::RoomHost;
+use crate::traces::Traces;
 
 /// What a slow watcher of calls may fall behind, in observations.
 const OBSERVED_MAX: usize = 4_096;
@@ -72,6 +73,7 @@ pub struct Sessions {
     pub outbox: Outbox,
     pub agents: Agents,
     pub recorder: Recorder,
+    pub traces: Traces,
     backlog: Arc<Backlog>,
     live: Mutex<BTreeMap<String, Live>>,
     /// Told of each end.
@@ -82,14 +84,23 @@ pub struct Sessions {
 }
 
 impl Sessions {
-    pub fn new(engine: Arc<Engine>, agents: Agents, outbox: Outbox, backlog: Arc<Backlog>, recorder: Recorder) -> Arc<Self> {
+    pub fn new(
+        engine: Arc<Engine>,
+        agents: Agents,
+        outbox: Outbox,
+        backlog: Arc<Backlog>,
+        metrics: Arc<Metrics>,
+        traces: Traces,
+        recorder: Recorder,
+    ) -> Arc<Self> {
         Arc::new(Self {
             engine,
             headroom: Arc::default(),
-            metrics: Arc::default(),
+            metrics,
             outbox,
             agents,
             recorder,
+            traces,
             backlog,
             live: Mutex::default(),
             ended: watch::Sender::default(),
@@ -169,6 +180,7 @@ impl Sessions {
         self.live().insert(session_id.clone(), Live { session, cancel });
         let context = CallContext {
             session_id: session_id.clone(),
+            trace: self.traces.begin(&session_id, call_sid.as_deref(), metadata.get("transport").map_or("", String::as_str)),
             call_sid,
             flight: Flight::begin(&self.recorder, &head),
             metadata,
