@@ -23,6 +23,8 @@ build: deps
 weights: build
 	$(VOICED) models fetch
 
+# systemd-analyze tells how exposed the unit is
+test: PACKAGES += systemd
 test: deps tools lint
 	cargo build --locked --workspace
 	target/debug/voiced models fetch

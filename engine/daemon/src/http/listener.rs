@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tower::ServiceExt;
 
 use super::body::Arrival;
@@ -80,17 +80,22 @@ async fn converse(stream: Placed, peer: SocketAddr, router: Router, gate: Arc<Ga
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades()
     );
-    // an error is a client that left or spoke no HTTP: nobody to tell
-    if timeout(limits.header_within, connection.as_mut()).await.is_err() {
-        if asked.load(Ordering::Relaxed) {
-            tokio::select! {
-                _ = connection.as_mut() => return,
-                Ok(_) = leave.wait_for(|leave| *leave) => {}
+    let mut first_head_due = std::pin::pin!(sleep(limits.header_within));
+    let (mut is_due, mut leaves) = (false, false);
+    loop {
+        tokio::select! {
+            // an error is a client that left or spoke no HTTP: nobody to tell
+            _ = connection.as_mut() => return,
+            () = first_head_due.as_mut(), if !is_due => {
+                is_due = true;
+                if !asked.load(Ordering::Relaxed) {
+                    return gate.count_slow();
+                }
             }
-            connection.as_mut().graceful_shutdown();
-            let _ = connection.await;
-        } else {
-            gate.count_slow();
+            Ok(_) = leave.wait_for(|leave| *leave), if !leaves => {
+                leaves = true;
+                connection.as_mut().graceful_shutdown();
+            }
         }
     }
 }

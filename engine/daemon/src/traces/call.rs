@@ -60,6 +60,9 @@ impl CallTrace {
                 "barge_in",
                 vec![number("voiced.turn", cut.0), number("voiced.heard_phrase", heard.phrase), number("voiced.heard_phrase_ms", heard.phrase_ms)],
             ),
+            Input::Llm { event: LlmEvent::By(name), .. } | Input::Tts { event: Spoken::By(name), .. } => {
+                recording.event("provider", vec![KeyValue::new("voiced.provider", name.clone())]);
+            }
             Input::Stt(SttEvent::Switched(reason)) => recording.fault("provider_switched", "stt", reason),
             Input::Stt(SttEvent::Failed(reason)) => recording.fault("provider_failed", "stt", reason),
             Input::Llm { event: LlmEvent::Failed(reason), .. } => recording.fault("provider_failed", "llm", reason),

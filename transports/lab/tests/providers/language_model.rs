@@ -67,6 +67,19 @@ async fn a_dropped_answer_cancels_the_request() {
 }
 
 #[tokio::test]
+async fn a_name_that_nobody_has_and_a_server_without_tls_fail_and_say_so() {
+    let fakes = fakes(Script::default()).await;
+    let without_tls = fakes.openai_chat.base_url.replacen("http://", "https://", 1);
+    for base_url in ["http://provider.invalid/v1", without_tls.as_str()] {
+        let account = Account { base_url: base_url.into(), ..account(&fakes.openai_chat, KEY) };
+        let settings = OpenAiChatSettings { account, model: "m".into(), prompt: String::new(), stages: Vec::new(), temperature: None };
+        let events = all(ask(&OpenAiChat::new(settings).unwrap())).await;
+        let [LlmEvent::Failed(text)] = &events[..] else { panic!("{base_url} {events:?}") };
+        assert!(text.starts_with("openai: ") && !text.contains(KEY), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn a_failure_before_the_first_token_is_tried_once_more() {
     join_all([Fault::TooManyRequests, Fault::ServerError, Fault::NeverAnswers, Fault::HalfOpen, Fault::Garbage].map(|fault| async move {
         let fakes = fakes(Script::default()).await;

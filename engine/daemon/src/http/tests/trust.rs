@@ -151,6 +151,8 @@ async fn the_document_has_every_route_and_its_errors() {
     let document = Front::start(&[]).await.get("/openapi.json").await.1;
     let paths: Vec<_> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
     let expected = [
+        "/calls",
+        "/calls/{id}",
         "/events",
         "/health",
         "/metrics",
