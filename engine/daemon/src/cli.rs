@@ -6,6 +6,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
+use tracing::Level;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::prelude::*;
 use voiced_config::Settings;
 use voiced_events::outbox::{Entry, Store};
 use voiced_models_local::weights::FileState;
@@ -125,19 +128,13 @@ pub fn run() -> ExitCode {
         let quiet = matches!(cli.command, Command::Demo(_) | Command::Models(_) | Command::Events(_) | Command::Calls(_) | Command::Check { .. });
         tracing_subscriber::EnvFilter::new(if quiet { "warn" } else { "info" })
     });
-    // whatever level is asked for: below this it writes the heads of requests, keys included
-    let filter = match "tungstenite=debug".parse() {
-        Ok(directive) => filter.add_directive(directive),
-        Err(_) => filter,
-    };
+    // whatever level is asked for: at this one it writes the heads of requests, keys included
+    let tells_no_key = filter_fn(|of| !(of.target().starts_with("tungstenite") && *of.level() == Level::TRACE));
     // colours are for terminals: in a journal or a file they are noise; a log that cannot be written must not end a call
     let colours = !cli.log_json && std::io::stderr().is_terminal();
-    let log = tracing_subscriber::fmt().log_internal_errors(false).with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
-    if cli.log_json {
-        log.json().flatten_event(true).init();
-    } else {
-        log.init();
-    }
+    let log = tracing_subscriber::fmt::layer().log_internal_errors(false).with_ansi(colours).with_writer(std::io::stderr);
+    let log = if cli.log_json { log.json().flatten_event(true).boxed() } else { log.boxed() };
+    tracing_subscriber::registry().with(filter).with(log.with_filter(tells_no_key)).init();
     match carry_out(cli) {
         Ok(code) => code,
         Err(error) => {
