@@ -8,7 +8,7 @@ TOOLS := target/tools/cargo/bin
 VERSION_deny := 0.20.2
 VERSION_fuzz := 0.13.2
 
-.PHONY: demo test audit fuzz bench bench-calls profile soak run build lint doc loom deps tools tools-browser weights
+.PHONY: demo test audit fuzz bench bench-rooms bench-calls profile soak run build lint doc loom deps tools tools-browser weights
 
 # ROOM=1: the same dialogue in a LiveKit room.
 demo: weights $(if $(ROOM),tools)
@@ -69,6 +69,10 @@ loom: deps
 
 bench: weights tools
 	cargo bench --locked -p voiced-benches --bench parts --bench rooms --bench tick
+
+# Rooms on a real livekit-server, beside the official Python SDK: cost, delay, loss, the whole chain. Some six minutes.
+bench-rooms: weights tools
+	cargo bench --locked -p voiced-benches --bench rooms
 
 # How many calls one core holds: the real daemon on core 0, providers and phones on the others. Some ten minutes.
 bench-calls: weights
