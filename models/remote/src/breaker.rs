@@ -78,6 +78,15 @@ impl Breaker {
         Some(Permit { breaker: Arc::clone(self), is_probe })
     }
 
+    /// Leave would be given now.
+    pub fn would_admit(&self) -> bool {
+        match *self.state() {
+            State::Closed { .. } => true,
+            State::Open { until, .. } => Instant::now() >= until,
+            State::HalfOpen { .. } => false,
+        }
+    }
+
     /// Leave to use it whatever is known: there is no other provider.
     pub fn insist(self: &Arc<Self>) -> Permit {
         Permit { breaker: Arc::clone(self), is_probe: false }

@@ -24,13 +24,12 @@ pub struct Link<P: ?Sized> {
 pub struct Order {
     /// Links not tried yet, in their order.
     left: Vec<usize>,
-    tried: bool,
 }
 
 impl Order {
     /// Over a chain of so many links, beginning at this one.
     pub fn new(links: usize, first: usize) -> Self {
-        Self { left: (0..links).map(|place| (first + place) % links).collect(), tried: false }
+        Self { left: (0..links).map(|place| (first + place) % links).collect() }
     }
 
     /// The next link to try, and the leave to.
@@ -38,10 +37,8 @@ impl Order {
         let admitted = self.left.iter().enumerate().find_map(|(place, &link)| Some((place, links[link].breaker.admit()?)));
         let (place, permit) = match admitted {
             Some(admitted) => admitted,
-            None if self.tried || self.left.is_empty() => return None,
-            None => (0, links[self.left[0]].breaker.insist()),
+            None => (0, links[*self.left.first()?].breaker.insist()),
         };
-        self.tried = true;
         Some((self.left.remove(place), permit))
     }
 
@@ -50,8 +47,8 @@ impl Order {
         self.left.push(link);
     }
 
-    /// Another link could take over.
+    /// Another link is well and could take over.
     pub fn has_more<P: ?Sized>(&self, links: &[Link<P>]) -> bool {
-        self.left.iter().any(|&link| links[link].breaker.read().state != 2)
+        self.left.iter().any(|&link| links[link].breaker.would_admit())
     }
 }

@@ -81,6 +81,17 @@ async fn the_next_model_answers_where_one_fails_or_has_no_word_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_model_that_is_left_alone_is_asked_all_the_same_before_nobody_answers() {
+    let (bad, _) = model(0, &[failed("HTTP 500")]);
+    let (good, _) = model(0, &[token("Yes."), LlmEvent::Done]);
+    for _ in 0..2 {
+        good.breaker.insist().failed("HTTP 500");
+    }
+    assert!(good.breaker.admit().is_none());
+    assert_eq!(ask(&LlmChain::new(vec![bad, good]), 0).await, [token("Yes."), LlmEvent::Done]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_slow_model_answers_all_the_same_when_it_is_first_with_a_word() {
     let (slow, _) = model(1_500, &[token("Slow."), LlmEvent::Done]);
     let (slower, _) = model(5_000, &[token("Slower."), LlmEvent::Done]);
