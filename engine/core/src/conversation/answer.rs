@@ -2,9 +2,11 @@
 //!
 //! At a pause the language model is asked with the words so far; when they change it is asked again as another
 //! attempt, which voids the one before. Nothing leaves before the turn has ended *and* the words are trusted: settled
-//! by the provider, or complete and stable, or waited for long enough. When that takes long, a filler is said before the
-//! caller wonders. A model that breaks off is asked again for what follows its last whole phrase; a provider that fails for
-//! good or is silent for too long costs the reply, not the call: the agent apologises.
+//! by the provider, or complete and stable, or waited for long enough. A model that breaks off is asked again for what
+//! follows its last whole phrase; a provider that fails for good or is silent for too long (`late`) costs the reply, not the
+//! call: the agent apologises.
+
+mod late;
 
 use super::words::normalised;
 use super::{Action, Conversation, Owed, Phase, Spoken, TurnTiming};
@@ -25,10 +27,6 @@ const NO_WORDS_MS: u64 = 2_000;
 const EAGER_ATTEMPTS_MAX: u32 = 3;
 /// Attempts while the turn's end is open: a provider that changes its mind all the time must not cost more.
 const SPECULATIVE_ATTEMPTS_MAX: u32 = 5;
-/// No sign of life of the model or the voice for this long, in ms, once the caller waits: longer nobody stays on the line.
-const THINKING_MS_MAX: u64 = 8_000;
-/// From the caller's last word to the filler, in ms: with the time that a voice takes, the silence stays below 2 s.
-const FILLER_MS: u64 = 1_500;
 /// After the turn's end any word is waited for this long, in ms, when another provider hears the turn anew.
 const DELAYED_MS_MAX: u64 = 8_000;
 /// Times that a model which broke off is asked to go on.
@@ -54,8 +52,6 @@ pub(super) struct Answer {
     voice_failed: bool,
     /// Times that the model was asked again because it broke off.
     continued: u32,
-    /// The filler is its first phrase.
-    filled: bool,
     progress_at: MediaTime,
     released_at: Option<MediaTime>,
     token_at: Option<MediaTime>,
@@ -75,7 +71,6 @@ impl Answer {
             model_failed: false,
             voice_failed: false,
             continued: 0,
-            filled: false,
             progress_at: now,
             released_at: None,
             token_at: None,
@@ -194,9 +189,13 @@ impl Conversation {
     }
 
     fn ask(&mut self, now: MediaTime, turn: TurnId, words: String, actions: &mut Vec<Action>) {
-        let attempt = self.answer.as_ref().map_or(0, |answer| answer.reply.id.attempt + 1);
+        let attempt = self.next_attempt();
         self.answer = Some(Answer::new(ReplyId { turn, attempt }, Some(words), now));
         self.ask_model(String::new(), actions);
+    }
+
+    fn next_attempt(&self) -> u32 {
+        self.answer.as_ref().map_or(0, |answer| answer.reply.id.attempt + 1)
     }
 
     /// Asks for the answer that was begun, or what follows of it.
@@ -205,45 +204,6 @@ impl Conversation {
         let ReplyId { turn, attempt } = answer.reply.id;
         let history = self.account.history_with(&self.caller.text());
         actions.push(Action::Ask { attempt, request: LlmRequest { turn, stage: self.account.stage.clone(), history, begun, tries: answer.continued } });
-    }
-
-    /// Says the filler, once, when the caller has waited long for the first phrase.
-    fn fill(&mut self, now: MediaTime, actions: &mut Vec<Action>) {
-        let Phase::Answering { turn, spoke_at, .. } = self.phase else { return };
-        let waits = self.caller.delayed || self.answer.as_ref().is_some_and(|answer| answer.asked.is_some() && answer.released_at.is_some());
-        if !waits || now.since(spoke_at) < FILLER_MS || self.settings.filler.is_empty() || self.relieved || self.ending.is_some() {
-            return;
-        }
-        if !self.released() {
-            // the words to answer are still to come
-            self.answer =
-                Some(Answer::new(ReplyId { turn, attempt: self.answer.as_ref().map_or(0, |answer| answer.reply.id.attempt + 1) }, Some(String::new()), now));
-            self.release(now, actions);
-        }
-        if let Some(answer) = self.answer.as_mut().filter(|answer| !answer.closed && !answer.filled && answer.reply.phrases() == 0) {
-            answer.filled = true;
-            let phrases = answer.reply.interject(&self.settings.filler);
-            answer.synthesize(now, phrases, actions);
-        }
-    }
-
-    /// Asks the model behind a filler that was said before the words came.
-    fn ask_late(&mut self, now: MediaTime, turn: TurnId, actions: &mut Vec<Action>) {
-        let unasked = |answer: &Answer| answer.reply.id.turn == turn && answer.asked.as_ref().is_some_and(String::is_empty) && !answer.closed;
-        if !self.answer.as_ref().is_some_and(unasked) {
-            return;
-        }
-        let waited_ms = self.owed.as_ref().map_or(DELAYED_MS_MAX, |owed| now.since(owed.ended_at));
-        let words = normalised(&self.caller.text());
-        if words.is_empty() && self.caller.delayed && waited_ms < DELAYED_MS_MAX || !words.is_empty() && !self.trusted(now, waited_ms) {
-            return;
-        }
-        if words.is_empty() {
-            self.apologise(now, actions);
-        } else if let Some(answer) = &mut self.answer {
-            (answer.asked, answer.progress_at) = (Some(words), now);
-            self.ask_model(String::new(), actions);
-        }
     }
 
     /// The agent says something by itself on the floor it has just taken.
@@ -382,24 +342,6 @@ impl Conversation {
                 self.silences = 0;
             }
             self.account.utterance(Speaker::Caller, &text, &owed.stage, actions);
-        }
-    }
-
-    /// Gives up on a provider that does not answer while the caller waits.
-    fn watch(&mut self, now: MediaTime, actions: &mut Vec<Action>) {
-        let Some(answer) = &mut self.answer else { return };
-        let Some(released_at) = answer.released_at else { return };
-        if !answer.closed && now.since(answer.progress_at.max(released_at)) >= THINKING_MS_MAX {
-            answer.closed = true;
-            self.apologise(now, actions);
-            return;
-        }
-        let waiting = matches!(self.phase, Phase::Answering { .. });
-        if let Some(phrase_at) = answer.phrase_at
-            && waiting
-            && now.since(phrase_at.max(released_at)) >= THINKING_MS_MAX
-        {
-            self.voice_failed(now, actions);
         }
     }
 

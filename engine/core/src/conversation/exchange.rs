@@ -165,7 +165,8 @@ impl Action {
 
 /// Steps of one answered turn, each in ms since the caller's last speech frame; `None`: it did not come to that. A
 /// step that came before the caller paused for the last time counts as 0.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct TurnTiming {
     /// Which turn.
     pub turn: TurnId,
