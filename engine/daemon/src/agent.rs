@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use voiced_config::{Agent as Profile, Settings};
 use voiced_core::conversation;
 use voiced_core::frame::Rate;
@@ -26,7 +26,7 @@ const KEPT_MAX: usize = 32;
 
 /// Everything that a call needs to talk.
 pub struct Agent {
-    /// Best first; never empty.
+    /// Best first; never empty, as no chain of descriptors is.
     pub stt: Vec<Link<dyn Stt>>,
     pub llm: LlmChain,
     pub tts: TtsChain,
@@ -90,7 +90,6 @@ impl Agents {
             goodbye: profile.goodbye.clone(),
         };
         let stt = self.providers.stt(&profile.stt, rate)?;
-        ensure!(!stt.is_empty(), "agent.stt names no speech to text");
         let prompt = if profile.prompt.is_empty() { prompt_of(&self.script) } else { profile.prompt.clone() };
         Ok(Agent {
             stt,

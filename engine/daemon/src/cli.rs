@@ -11,6 +11,7 @@ use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::prelude::*;
 use voiced_config::Settings;
 use voiced_events::outbox::{Entry, Store};
+use voiced_events::sinks::ema::iso;
 use voiced_models_local::weights::FileState;
 use voiced_models_remote::descriptor::{Descriptor, Provider, Role};
 
@@ -309,15 +310,9 @@ fn tell(story: &Story) {
     for turn in &story.turns {
         let steps = [turn.ended_ms, turn.transcript_ms, turn.llm_ms, turn.phrase_ms, turn.tts_ms, turn.reply_ms].map(ms);
         let [ended, text, model, phrase, voice, heard] = steps;
-        println!("{:>4}  {ended:>4}  {text:>4}  {model:>5}  {phrase:>6}  {voice:>5}  {heard:>5}", turn.turn);
+        println!("{:>4}  {ended:>4}  {text:>4}  {model:>5}  {phrase:>6}  {voice:>5}  {heard:>5}", turn.turn.0);
     }
     if story.is_cut {
         println!("the record ends before the call does");
     }
-}
-
-/// ISO 8601 to the second.
-fn iso(unix_ms: u64) -> String {
-    let at = time::OffsetDateTime::UNIX_EPOCH + std::time::Duration::from_millis(unix_ms);
-    at.format(time::macros::format_description!("[year]-[month]-[day] [hour]:[minute]:[second]Z")).unwrap_or_default()
 }

@@ -17,6 +17,8 @@ use recorder::{Page, Pages};
 
 /// What is kept of one call, in bytes: an hour of lively talk. The rest of a longer one is not recorded.
 const RECORD_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Ticks between two lines, ten minutes of a call in which nothing happens: then one becomes a line.
+const TICKS_MAX: usize = 6_000;
 /// Lines that wait for the disk, in bytes.
 const PAGE_BYTES: usize = 16 * 1024;
 
@@ -48,7 +50,7 @@ pub struct Moment {
     pub decided: Vec<String>,
 }
 
-/// Records one call. Never waits: what the disk does not take in time is missing, and the record says so.
+/// Records one call. Never waits: when the disk is too far behind the record ends there, without the call's end.
 pub struct Flight {
     pages: Pages,
     lines: Vec<u8>,
@@ -77,7 +79,7 @@ impl Flight {
         moment.decided = actions.iter().filter_map(Action::decision).collect();
         let is_tick = matches!(moment.input, Some(Input::Tick));
         // a hint is no decision that is told, but it shows that the tick mattered
-        if is_tick && actions.is_empty() {
+        if is_tick && actions.is_empty() && self.ticks.len() < TICKS_MAX {
             return self.ticks.push(moment.at);
         }
         moment.ticks = std::mem::take(&mut self.ticks);
@@ -106,7 +108,9 @@ impl Flight {
     fn turn_page(&mut self, last: bool) {
         let lines = std::mem::take(&mut self.lines);
         if !self.pages.send(Page { lines, last }) {
-            self.cut = true; // a record with a hole could not be run again
+            // a record with a hole could not be run again
+            self.cut = true;
+            tracing::warn!("a call's record ends early: the disk is too far behind");
         }
     }
 }

@@ -93,7 +93,7 @@ impl Hearing {
             // no leg hands out what it hears to a chain that began with the line
             wanted if self.began_with_line() => {
                 let sound = self.upsample(payload);
-                self.heard(wanted, &sound);
+                self.heard(wanted, sound.into());
             }
             SttFeed::Heard | SttFeed::Turns => {}
         }
@@ -103,8 +103,7 @@ impl Hearing {
     pub fn frame(&mut self, samples: &[i16]) {
         let wanted = self.feed();
         if wanted != SttFeed::Line {
-            let bytes: Vec<u8> = samples.iter().flat_map(|sample| sample.to_le_bytes()).collect();
-            self.heard(wanted, &bytes);
+            self.heard(wanted, samples.iter().flat_map(|sample| sample.to_le_bytes()).collect());
         }
     }
 
@@ -139,12 +138,12 @@ impl Hearing {
         self.agent.feed() == SttFeed::Line
     }
 
-    fn heard(&mut self, wanted: SttFeed, bytes: &[u8]) {
+    fn heard(&mut self, wanted: SttFeed, mut sound: Bytes) {
         if wanted == SttFeed::Heard {
-            return self.stream(bytes, 32);
+            return self.stream(&sound, 32);
         }
-        for piece in bytes.chunks(PIECE_BYTES) {
-            if let Some(input) = self.ear.frame(Bytes::copy_from_slice(piece)) {
+        while !sound.is_empty() {
+            if let Some(input) = self.ear.frame(sound.split_to(PIECE_BYTES.min(sound.len()))) {
                 self.give(input);
             }
         }
@@ -205,7 +204,7 @@ impl Hearing {
         self.metrics.stt_switched.add(1);
         let unsent = Bytes::from(std::mem::take(&mut self.unsent));
         let sound: Vec<Bytes> = unsettled.into_iter().chain(self.kept.drain(..)).chain([unsent]).collect();
-        self.catch_up(had, &sound.concat());
+        self.catch_up(had, sound.concat().into());
         SttEvent::Switched(format!("{reason}; {} hears on", self.agent.stt[self.at].breaker.name()))
     }
 
@@ -221,17 +220,17 @@ impl Hearing {
     }
 
     /// Gives a new session the sound that the one before, fed like this, did not settle, and asks what that one was asked.
-    fn catch_up(&mut self, had: SttFeed, sound: &[u8]) {
+    fn catch_up(&mut self, had: SttFeed, sound: Bytes) {
         let wanted = self.feed();
-        let sound = match (had, wanted) {
-            (SttFeed::Line, SttFeed::Line) | (SttFeed::Heard | SttFeed::Turns, SttFeed::Heard | SttFeed::Turns) => sound.to_vec(),
-            (SttFeed::Line, SttFeed::Heard | SttFeed::Turns) => self.upsample(sound),
-            (SttFeed::Heard | SttFeed::Turns, SttFeed::Line) => to_line(sound),
+        let mut sound: Bytes = match (had, wanted) {
+            (SttFeed::Line, SttFeed::Line) | (SttFeed::Heard | SttFeed::Turns, SttFeed::Heard | SttFeed::Turns) => sound,
+            (SttFeed::Line, SttFeed::Heard | SttFeed::Turns) => self.upsample(&sound).into(),
+            (SttFeed::Heard | SttFeed::Turns, SttFeed::Line) => to_line(&sound).into(),
         };
         // between turns there are no words in it
         if wanted != SttFeed::Turns || self.ear.is_open() || self.finalizing > 0 {
-            for piece in sound.chunks(PIECE_BYTES * 10) {
-                self.give(SttInput::Audio(Bytes::copy_from_slice(piece)));
+            while !sound.is_empty() {
+                self.give(SttInput::Audio(sound.split_to((PIECE_BYTES * 10).min(sound.len()))));
             }
         }
         for _ in 0..self.finalizing {

@@ -31,27 +31,15 @@ pub struct Story {
     pub ended: Option<String>,
     /// Utterances of both sides.
     pub utterances: usize,
-    /// Each answered turn's latencies.
-    pub turns: Vec<Latencies>,
+    /// Each answered turn: ms from the caller's last speech frame to each step.
+    #[schema(value_type = Vec<Object>)]
+    pub turns: Vec<TurnTiming>,
     /// Everything that happened and was decided, in order.
     pub moments: Vec<Told>,
     /// Providers that failed, stopped or were switched.
     pub faults: Vec<Told>,
     /// The record ends before the call did.
     pub is_cut: bool,
-}
-
-/// One answered turn: ms from the caller's last speech frame to each step.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Latencies {
-    pub turn: u32,
-    pub ended_ms: Option<u32>,
-    pub transcript_ms: Option<u32>,
-    pub llm_ms: Option<u32>,
-    pub phrase_ms: Option<u32>,
-    pub tts_ms: Option<u32>,
-    pub reply_ms: Option<u32>,
 }
 
 /// One line of the story.
@@ -151,7 +139,6 @@ impl Record {
             ended = moment.decided.iter().find_map(|what| what.strip_prefix("ends the call: ")).map(str::to_owned).or(ended);
             moments.extend(moment.decided.iter().map(|what| told(format!("→ {what}"))));
         }
-        let turns = run(self, |_, _| {}).into_iter().map(Latencies::from).collect();
         let head = &self.head;
         Story {
             session_id: head.session_id.clone(),
@@ -162,18 +149,11 @@ impl Record {
             duration_ms: self.moments.last().map_or(0, |moment| moment.at),
             ended,
             utterances,
-            turns,
+            turns: run(self, |_, _| {}),
             moments,
             faults,
             is_cut: self.moments.last().is_none_or(|moment| moment.input.is_none()),
         }
-    }
-}
-
-impl From<TurnTiming> for Latencies {
-    fn from(timing: TurnTiming) -> Self {
-        let TurnTiming { turn, ended_ms, transcript_ms, llm_ms, phrase_ms, tts_ms, reply_ms } = timing;
-        Self { turn: turn.0, ended_ms, transcript_ms, llm_ms, phrase_ms, tts_ms, reply_ms }
     }
 }
 

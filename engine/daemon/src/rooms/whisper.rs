@@ -14,6 +14,7 @@ use voiced_core::frame::Rate;
 use voiced_core::model::SttEvent;
 use voiced_core::packet::{Codec, Packet};
 use voiced_core::resample::Resampler;
+use voiced_models_remote::chain::Order;
 use voiced_models_remote::stt::{SttInput, SttSession};
 
 use super::RoomHost;
@@ -97,7 +98,11 @@ async fn transcribe(host: Arc<RoomHost>, mut pieces: mpsc::Receiver<Piece>, requ
             Piece::Pause => SttInput::Finalize,
         };
         let last = input == SttInput::Finalize;
-        let open = session.get_or_insert_with(|| agent.stt[0].provider.open());
+        let open = session.get_or_insert_with(|| {
+            // a whisper is short: the first that is well hears all of it
+            let (place, _) = Order::new(agent.stt.len(), 0).next(&agent.stt).unwrap_or_else(|| (0, agent.stt[0].breaker.insist()));
+            agent.stt[place].provider.open()
+        });
         let _ = open.input.send(input).await; // its last event says why it takes no more
         if last && let Some(session) = session.take() {
             let text = words(session).await;

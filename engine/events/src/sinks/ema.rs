@@ -102,7 +102,7 @@ async fn read(mut response: reqwest::Response) -> String {
 }
 
 /// ISO 8601 with ms and Z.
-fn iso(unix_ms: u64) -> String {
+pub fn iso(unix_ms: u64) -> String {
     let at = OffsetDateTime::UNIX_EPOCH + Duration::from_millis(unix_ms);
     at.format(format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z")).unwrap_or_default()
 }
