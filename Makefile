@@ -26,7 +26,8 @@ weights: build
 # systemd-analyze tells how exposed the unit is
 test: PACKAGES += systemd
 test: deps tools lint
-	cargo build --locked --workspace
+# the tests' own build, as they want more of some crates than the product does: `cargo build` would compile half of all twice
+	cargo test --locked --workspace --no-run
 	target/debug/voiced models fetch
 	cargo test --locked --workspace
 	$(MAKE) loom doc audit
@@ -60,7 +61,7 @@ fuzz: deps $(TOOLS)/cargo-fuzz
 
 $(TOOLS)/cargo-%:
 	@echo "installing cargo-$* under $(CURDIR)/target/tools: some minutes, once"
-	@cargo install --locked --quiet cargo-$* --version $(VERSION_$*) --root target/tools/cargo --target-dir target/tools/cargo/build
+	@cargo install --locked --quiet --debug cargo-$* --version $(VERSION_$*) --root target/tools/cargo --target-dir target/tools/cargo/build
 	@rm -rf target/tools/cargo/build
 
 # Every order in which two threads can meet at what the audio threads share and we wrote ourselves.

@@ -2,9 +2,10 @@
 //!
 //! The signal is thought of as raised to a rate that both sides divide, low-passed there by a Kaiser-windowed sinc, and
 //! thinned out again. Only the samples that survive are computed: each output sample is one dot product of the latest
-//! input with one of `up` sub-filters ("phases"). The stop-band begins at half of the lower rate and lies 70 dB down.
-//! The filter is symmetric, so it delays every frequency alike, by [`Resampler::delay_ms`]; the delay is that of
-//! [`SPAN`] / 2 samples of the lower rate.
+//! input with one of `up` sub-filters ("phases"). Output samples of the same phase lie `down` input samples apart, so the
+//! input is dealt out to `down` lanes, in which they are neighbours, and many are computed side by side. The stop-band
+//! begins at half of the lower rate and lies 70 dB down. The filter is symmetric, so it delays every frequency alike, by
+//! [`Resampler::delay_ms`]; the delay is that of [`SPAN`] / 2 samples of the lower rate.
 
 use crate::codec::{f32_from_sample, sample_from_f32};
 
@@ -21,10 +22,12 @@ pub struct Resampler {
     up: usize,
     down: usize,
     taps: usize,
-    /// `up` sub-filters of `taps` coefficients, oldest input first.
+    /// `up` sub-filters of `taps` coefficients, oldest input first; each dealt out like the input, where that is.
     phases: Box<[f32]>,
     /// The last `taps - 1` samples, then the block being worked on.
     window: Box<[f32]>,
+    /// The window dealt out: `down` lanes of equal length; none where a block has too few samples of a phase.
+    lanes: Box<[f32]>,
     /// Input samples of the next block to pass over before the next output sample.
     ahead: usize,
     /// Sub-filter of the next output sample.
@@ -37,11 +40,19 @@ impl Resampler {
         let (from_hz, to_hz) = (from_hz.max(1), to_hz.max(1));
         let shared = gcd(from_hz, to_hz);
         let (up, down) = ((to_hz / shared) as usize, (from_hz / shared) as usize);
-        // longer where the input is the faster side; a multiple of the dot product's lanes
-        let taps = if up == down { 1 } else { (SPAN * down.max(up)).div_ceil(up).next_multiple_of(LANES) };
-        let phases = if up == down { vec![1.0].into() } else { design(up, down, taps) };
+        let side_by_side = BLOCK / down >= RUN;
+        // longer where the input is the faster side; as many for each lane, or a multiple of the dot product's sums
+        let multiple = if side_by_side { down } else { RUN };
+        let taps = if up == down { 1 } else { (SPAN * down.max(up)).div_ceil(up).next_multiple_of(multiple) };
+        let mut phases = if up == down { vec![1.0].into() } else { design(up, down, taps) };
+        if side_by_side {
+            let straight = phases.clone();
+            straight.chunks_exact(taps).zip(phases.chunks_exact_mut(taps)).for_each(|(from, to)| deal(from, down, to));
+        }
         let window = vec![0.0; taps - 1 + BLOCK].into_boxed_slice();
-        Self { from_hz, up, down, taps, phases, window, ahead: 0, phase: 0 }
+        // a whole run may be read past the last sample
+        let lanes = vec![0.0; if side_by_side { down * (window.len().div_ceil(down) + RUN) } else { 0 }].into_boxed_slice();
+        Self { from_hz, up, down, taps, phases, window, lanes, ahead: 0, phase: 0 }
     }
 
     /// How much later a sound comes out than it went in, in ms.
@@ -93,37 +104,86 @@ impl Resampler {
 
     /// Gives every output sample whose newest input lies in the block of `len` samples now in the window.
     fn convert(&mut self, len: usize, output: &mut [f32]) -> usize {
-        let mut written = 0;
-        while self.ahead < len {
-            if let Some(sample) = output.get_mut(written) {
-                let filter = &self.phases[self.phase * self.taps..][..self.taps];
-                *sample = dot(filter, &self.window[self.ahead..][..self.taps]);
-                written += 1;
+        let (up, down) = (self.up, self.down);
+        // the sample after the last one whose newest input is in the block
+        let all = if self.ahead < len { ((len - self.ahead) * up - self.phase).div_ceil(down) } else { 0 };
+        let written = all.min(output.len());
+        let output = &mut output[..written];
+        let at = |index: usize| {
+            let turned = self.phase + index * down;
+            (&self.phases[turned % up * self.taps..][..self.taps], self.ahead + turned / up)
+        };
+        if self.lanes.is_empty() {
+            for (index, sample) in output.iter_mut().enumerate() {
+                let (filter, oldest) = at(index);
+                *sample = dot(filter, &self.window[oldest..][..self.taps]);
             }
-            self.phase += self.down;
-            self.ahead += self.phase / self.up;
-            self.phase %= self.up;
+        } else {
+            deal(&self.window[..self.taps - 1 + len], down, &mut self.lanes);
+            for first in 0..up.min(written) {
+                let (filter, oldest) = at(first);
+                convolve(filter, &self.lanes, down, oldest, output.iter_mut().skip(first).step_by(up));
+            }
         }
-        self.ahead -= len;
+        let turned = self.phase + all * down;
+        self.ahead = self.ahead + turned / up - len;
+        self.phase = turned % up;
         self.window.copy_within(len..len + self.taps - 1, 0);
         written
     }
 }
 
-/// Partial sums of the dot product: enough independent ones for the compiler to use the widest vectors.
-const LANES: usize = 16;
-
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let (a_lanes, a_rest) = a.as_chunks::<LANES>();
-    let (b_lanes, b_rest) = b.as_chunks::<LANES>();
-    let mut sums = [0.0f32; LANES];
-    for (a, b) in a_lanes.iter().zip(b_lanes) {
-        for lane in 0..LANES {
-            sums[lane] += a[lane] * b[lane];
+/// Deals `from` out to `down` lanes, which share `to`.
+fn deal(from: &[f32], down: usize, to: &mut [f32]) {
+    for (lane, dealt) in to.chunks_exact_mut(to.len() / down).enumerate() {
+        for (slot, &sample) in dealt.iter_mut().zip(from.iter().skip(lane).step_by(down)) {
+            *slot = sample;
         }
     }
-    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
-    sums.iter().sum::<f32>() + rest
+}
+
+/// Output samples computed side by side: the sums stay in registers.
+const RUN: usize = 16;
+
+/// The samples whose oldest inputs are `from` and then every next one of its lane.
+fn convolve<'a>(filter: &[f32], lanes: &[f32], down: usize, from: usize, mut output: impl ExactSizeIterator<Item = &'a mut f32>) {
+    let lane_len = lanes.len() / down;
+    let mut at = 0;
+    while output.len() > 0 {
+        let mut sums = [0.0f32; RUN];
+        for (offset, taps) in filter.chunks_exact(filter.len() / down).enumerate() {
+            let oldest = from + offset;
+            let lane = &lanes[oldest % down * lane_len..][..lane_len];
+            add_run(taps, &lane[oldest / down + at..], &mut sums);
+        }
+        for (slot, sum) in output.by_ref().take(RUN).zip(sums) {
+            *slot = sum;
+        }
+        at += RUN;
+    }
+}
+
+/// One sample: as many independent sums as fill the widest vectors.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0.0f32; RUN];
+    for (a, b) in a.as_chunks::<RUN>().0.iter().zip(b.as_chunks::<RUN>().0) {
+        for at in 0..RUN {
+            sums[at] += a[at] * b[at];
+        }
+    }
+    sums.iter().sum()
+}
+
+/// Adds neighbours' sums of products. A function of its own: inlined, its loop is not made of whole vectors.
+#[inline(never)]
+fn add_run(taps: &[f32], inputs: &[f32], sums: &mut [f32; RUN]) {
+    let mut run = *sums;
+    for (tap, inputs) in taps.iter().zip(inputs.windows(RUN)) {
+        for (sum, input) in run.iter_mut().zip(inputs) {
+            *sum += tap * input;
+        }
+    }
+    *sums = run;
 }
 
 /// The sub-filters of a low-pass at rate `from · up`, each scaled to pass a constant unchanged.

@@ -1,13 +1,14 @@
 //! Tones: keys pressed on a telephone, recognised in the sound, and a beep.
 //!
-//! A key is one tone of a low and one of a high group of four. Eight Goertzel filters turn every 10 ms into a phasor for
-//! each tone; two neighbours make a window of 20 ms, so that every 10 ms brings a result. A window names a key when one
+//! A key is one tone of a low and one of a high group of four. Every 10 ms are compared with a sine and a cosine of each
+//! tone, which gives a phasor for each; two neighbours make a window of 20 ms, so that every 10 ms brings a result. A window names a key when one
 //! tone of each group stands well above its neighbours, both are about equally loud, both turned by as much as their
 //! frequency demands, and together they hold most of the sound. Three windows in a row make a key, if two of them held
 //! nothing else; two without it make its end: a key of 40 ms is always found, one below 20 ms never, whatever its place
 //! among the windows. Harmonics of a voice meet two of the frequencies now and then, but glide, and are never alone.
 
 use std::f64::consts::TAU;
+use std::sync::LazyLock;
 
 use crate::frame::{HEARD_LEN, HeardFrame, Rate};
 
@@ -25,6 +26,8 @@ const WINDOWS_ON: u32 = 3;
 const WINDOWS_OFF: u32 = 2;
 /// Weakest sound looked at, -50 dB of full scale.
 const POWER_MIN: f32 = 1e-5;
+/// Energy of 10 ms in which no tone is looked for: a tenth of the weakest window.
+const QUIET_MAX: f32 = POWER_MIN * HEARD_LEN as f32 / 10.0;
 /// Share of a window's sound that the two tones hold at least: 0.75 where a key begins or ends within it.
 const SHARE_MIN: f32 = 0.7;
 /// The same of a window that lies within the key: 1 less the line's noise, here 10 dB.
@@ -131,13 +134,23 @@ impl Phasor {
     }
 }
 
-/// Eight Goertzel filters side by side.
+/// What is compared with the sound: for each sample the cosines of the eight tones, then their sines, all at rest at the
+/// block's last sample. One for all calls.
+static WAVES: LazyLock<Box<[[f32; 16]; HEARD_LEN]>> = LazyLock::new(|| {
+    let mut waves = Box::new([[0.0; 16]; HEARD_LEN]);
+    for (index, wave) in waves.iter_mut().enumerate() {
+        for (tone, hz) in TONES_HZ.iter().enumerate() {
+            let phasor = Phasor::at(TAU * hz / RATE_HZ * (HEARD_LEN - 1 - index) as f64);
+            (wave[tone], wave[8 + tone]) = (phasor.re, phasor.im);
+        }
+    }
+    waves
+});
+
+/// Eight filters side by side.
 struct Bank {
-    /// 2 cos ω of each filter.
-    coefficients: [f32; 8],
-    /// The angle ω by which each tone turns from sample to sample.
-    sample_turns: [Phasor; 8],
-    /// The same from block to block.
+    waves: &'static [[f32; 16]; HEARD_LEN],
+    /// The angle by which each tone turns from block to block.
     block_turns: [Phasor; 8],
     /// Cosine of the largest angle that a block may lie off from where the one before leads.
     alignment_min: [f32; 8],
@@ -148,27 +161,24 @@ impl Bank {
         let angles = TONES_HZ.map(|hz| TAU * hz / RATE_HZ);
         let block = HEARD_LEN as f64;
         Self {
-            coefficients: angles.map(|angle| 2.0 * angle.cos() as f32),
-            sample_turns: angles.map(Phasor::at),
+            waves: &WAVES,
             block_turns: angles.map(|angle| Phasor::at(angle * block)),
             alignment_min: angles.map(|angle| (angle * block * DETUNE_MAX).cos() as f32),
         }
     }
 
     fn block(&self, frame: &HeardFrame) -> Block {
-        let (mut last, mut before) = ([0.0; 8], [0.0; 8]);
-        for &sample in frame {
-            for tone in 0..8 {
-                let now = sample + self.coefficients[tone] * last[tone] - before[tone];
-                before[tone] = last[tone];
-                last[tone] = now;
+        let energy = frame.iter().map(|sample| sample * sample).sum();
+        if energy < QUIET_MAX {
+            return Block { energy, ..Block::default() };
+        }
+        let mut sums = [0.0; 16];
+        for (sample, waves) in frame.iter().zip(self.waves) {
+            for (sum, wave) in sums.iter_mut().zip(waves) {
+                *sum += sample * wave;
             }
         }
-        let phasor = |tone: usize| {
-            let Phasor { re: cos, im: sin } = self.sample_turns[tone];
-            Phasor { re: last[tone] - before[tone] * cos, im: before[tone] * sin }
-        };
-        Block { tones: std::array::from_fn(phasor), energy: frame.iter().map(|sample| sample * sample).sum() }
+        Block { tones: std::array::from_fn(|tone| Phasor { re: sums[tone], im: sums[8 + tone] }), energy }
     }
 
     /// The key that two neighbouring blocks hold.

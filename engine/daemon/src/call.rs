@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use rtrb::Consumer;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tokio::time::{Duration, MissedTickBehavior, interval, sleep};
+use tokio::time::{Duration, sleep};
 use voiced_core::conversation::{Action, Conversation, Input, TurnTiming};
 use voiced_core::event::{CallEventKind, EventSpeaker};
 use voiced_core::id::{GuestId, TurnId};
@@ -33,8 +33,10 @@ use crate::traces::CallTrace;
 use hearing::Hearing;
 use reporter::reporter;
 
-/// How often timeouts are looked at.
-const TICK: Duration = Duration::from_millis(100);
+/// How often timeouts are looked at; a little less than the leg wakes the call for a caller's sound.
+const TICK: Duration = Duration::from_millis(90);
+/// They are looked at so late where nothing else wakes the call.
+const TICK_MAX: Duration = Duration::from_millis(150);
 /// What a full ring or line did not take is offered again after this: a packet's length.
 const AGAIN: Duration = Duration::from_millis(20);
 /// What providers may say before the call has taken it in: seconds of sound; they wait beyond it.
@@ -136,13 +138,16 @@ pub async fn run(context: CallContext, line: Line, port: CallPort, requests: Opt
     call.apply(Input::Started).await;
     let (mut cancel, mut drained) = (call.context.cancel.clone(), call.context.drained.clone());
     let bell = Arc::clone(&call.port.bell);
-    let mut tick = interval(TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let deadline = tokio::time::sleep(Duration::from_secs(call.context.agent.max_duration_s));
-    tokio::pin!(deadline);
+    let max_duration = Duration::from_secs(call.context.agent.max_duration_s);
+    let mut ticked = Instant::now();
+    let idle = sleep(TICK_MAX);
+    tokio::pin!(idle);
     let mut line_open = true;
     while !call.ended {
         tokio::select! {
+            // what comes most often and is bounded by the tick goes first: the others are not even looked at then
+            biased;
+            () = bell.rung() => call.serve_leg().await,
             from = from.recv(), if line_open => if let Some(from) = from {
                 call.take_in(from).await;
             } else {
@@ -155,10 +160,8 @@ pub async fn run(context: CallContext, line: Line, port: CallPort, requests: Opt
                 Some(request) => call.asked(request).await,
                 None => asked = false,
             },
-            () = bell.rung() => call.serve_leg().await,
             () = sleep(AGAIN), if call.left_over => call.serve_leg().await,
-            _ = tick.tick() => call.apply(Input::Tick).await,
-            () = &mut deadline => call.apply(Input::MaxDuration).await,
+            () = &mut idle => {}
             Ok(()) = cancel.changed() => {
                 let gone = cancel.borrow_and_update().unwrap_or(Gone::HungUp);
                 call.apply(Input::Gone(gone)).await;
@@ -166,6 +169,12 @@ pub async fn run(context: CallContext, line: Line, port: CallPort, requests: Opt
             Ok(()) = drained.changed() => call.apply(Input::Drain).await,
         }
         call.left_over |= call.replies.hand_over(&mut call.port.speech);
+        let now = Instant::now();
+        if now - ticked >= TICK {
+            ticked = now;
+            idle.as_mut().reset((now + TICK_MAX).into());
+            call.apply(if call.started.elapsed() < max_duration { Input::Tick } else { Input::MaxDuration }).await;
+        }
     }
     let _ = call.to.try_send(ToLine::HangUp); // a line that is gone needs none
     drop(call);
@@ -205,8 +214,6 @@ impl Call {
     async fn take_in(&mut self, from: FromLine) {
         match from {
             FromLine::Audio(packet) => {
-                self.hearing.packet(packet.payload());
-                self.tap(Side::Caller, &packet);
                 if self.port.packets.push(packet).is_err() {
                     self.context.metrics.packets_dropped.add(1);
                 }
@@ -220,7 +227,10 @@ impl Call {
     async fn asked(&mut self, request: Request) {
         match request {
             Request::Tell(input) => self.apply(input).await,
-            Request::Tap(tap) if self.taps.len() < TAPS_MAX => self.taps.push(tap),
+            Request::Tap(tap) if self.taps.len() < TAPS_MAX => {
+                self.taps.push(tap);
+                self.port.hear_along();
+            }
             Request::Guest { codec, to_caller, to_agent, joined } => {
                 let id = GuestId(self.next_guest);
                 self.next_guest = self.next_guest.wrapping_add(1);
@@ -288,8 +298,12 @@ impl Call {
         }
     }
 
-    /// What the leg has heard, to speech to text.
+    /// What came from the caller and what the leg has heard of it, to speech to text.
     fn take_ear(&mut self) {
+        while let Ok(packet) = self.port.line.pop() {
+            self.hearing.packet(packet.payload());
+            self.tap(Side::Caller, &packet);
+        }
         let Some(ear) = &mut self.port.ear else { return };
         while let Ok(frame) = ear.pop() {
             self.hearing.frame(&frame.samples);

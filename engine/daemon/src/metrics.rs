@@ -131,7 +131,13 @@ impl Metrics {
         family("tick_overruns_total", "counter", "Ticks that took longer than 10 ms.", by_thread(|meter| meter.overruns));
         family("ticks_skipped_total", "counter", "Ticks left out to catch up.", by_thread(|meter| meter.skipped));
         family("rings_full_total", "counter", "Drops at a full ring towards the rim.", by_thread(|meter| meter.rings_full));
-        family("turn_asks_dropped_total", "counter", "End-of-turn questions not asked: the judge was behind.", by_thread(|meter| meter.asks_dropped));
+        family("turn_asks_answered_total", "counter", "End-of-turn questions that the model answered.", by_thread(|meter| meter.asks_answered));
+        family(
+            "turn_asks_dropped_total",
+            "counter",
+            "End-of-turn questions that it had no time for: pause and transcript decided.",
+            by_thread(|meter| meter.asks_dropped),
+        );
         family("heard_packets_total", "counter", "Callers' packets of calls that ended.", by_thread(|meter| meter.packets));
         family("heard_packets_late_total", "counter", "Of them, those whose moment had passed.", by_thread(|meter| meter.packets_late));
         family("heard_packets_lost_total", "counter", "Packets that never came.", by_thread(|meter| meter.packets_lost));

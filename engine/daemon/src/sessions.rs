@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::ensure;
+use rtrb::Producer;
 use serde::Serialize;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use voiced_core::frame::Rate;
 use voiced_core::leg::LegSettings;
 use voiced_core::line::Gone;
+use voiced_core::packet::Packet;
 use voiced_events::deliver::unix_ms;
 use voiced_events::outbox::Outbox;
 use voiced_models_remote::stt::SttFeed;
@@ -58,6 +60,17 @@ pub struct NewCall {
     pub requests: Option<mpsc::Receiver<Request>>,
     /// The agent's sound is wanted without the guests'.
     pub agent_alone: bool,
+    /// The line's reader gives the caller's packets to the audio thread itself, and no [`FromLine::Audio`] to the call.
+    ///
+    /// [`FromLine::Audio`]: voiced_core::line::FromLine::Audio
+    pub brings_packets: bool,
+}
+
+/// A call that has its place.
+pub struct Taken {
+    pub task: JoinHandle<()>,
+    /// For who brings the packets.
+    pub packets: Option<Producer<Packet>>,
 }
 
 struct Live {
@@ -158,10 +171,10 @@ impl Sessions {
     }
 
     /// Gives a call its place and its task, which lives until the call's last event is on disk.
-    pub fn take(self: &Arc<Self>, call: NewCall, line: Line) -> anyhow::Result<JoinHandle<()>> {
-        let NewCall { session, call_sid, metadata, agent, watcher, requests, agent_alone } = call;
+    pub fn take(self: &Arc<Self>, call: NewCall, line: Line) -> anyhow::Result<Taken> {
+        let NewCall { session, call_sid, metadata, agent, watcher, requests, agent_alone, brings_packets } = call;
         let session_id = session.id.clone();
-        let port = self.place(&session_id, &agent, agent_alone).inspect_err(|error| {
+        let mut port = self.place(&session_id, &agent, agent_alone).inspect_err(|error| {
             tracing::warn!(session = session_id, %error, "call refused");
             self.metrics.calls_refused.add(1);
         })?;
@@ -193,10 +206,12 @@ impl Sessions {
             drained: self.drained.subscribe(),
         };
         let ended = Ended { sessions: Arc::clone(self), session_id };
-        Ok(tokio::spawn(async move {
+        let packets = brings_packets.then(|| port.give_packets());
+        let task = tokio::spawn(async move {
             let _ended = ended;
             call::run(context, line, port, requests).await;
-        }))
+        });
+        Ok(Taken { task, packets })
     }
 
     fn place(&self, session_id: &str, agent: &Agent, agent_alone: bool) -> anyhow::Result<CallPort> {
@@ -240,7 +255,7 @@ impl Switchboard for Desk {
         (self.sessions.is_draining() && !self.drain_redirect_url.is_empty()).then(|| self.drain_redirect_url.clone())
     }
 
-    fn connected(&self, incoming: IncomingCall, line: LineIo) -> Result<(), Refused> {
+    fn connected(&self, incoming: IncomingCall, line: LineIo) -> Result<Option<Producer<Packet>>, Refused> {
         let sessions = &self.sessions;
         let agent = sessions.agents.agent(sessions.agents.profile(), Rate::Hz8000).map_err(|error| {
             tracing::error!(call_sid = incoming.call_sid, error = format!("{error:#}"), "call refused: its agent cannot be made");
@@ -257,8 +272,8 @@ impl Switchboard for Desk {
         let bridge = self.rooms.as_ref().and_then(|rooms| rooms.bridge(&incoming));
         let agent_alone = bridge.is_some();
         let (watcher, requests) = bridge.unzip();
-        let call = NewCall { session, call_sid, metadata, agent, watcher, requests, agent_alone };
-        sessions.take(call, Line { from: line.from, to: line.to }).map(drop).map_err(|_| Refused)
+        let call = NewCall { session, call_sid, metadata, agent, watcher, requests, agent_alone, brings_packets: true };
+        sessions.take(call, Line { from: line.from, to: line.to }).map(|taken| taken.packets).map_err(|_| Refused)
     }
 
     fn status(&self, call_sid: &str, status: &str) {

@@ -1,4 +1,4 @@
-//! Meters that the audio thread writes and anyone reads: plain relaxed atomics, one writer. The count of ticks is also what
+//! Meters that the audio thread (and its judge) writes and anyone reads: plain relaxed atomics. The count of ticks is also what
 //! the ringer waits for.
 
 use std::sync::atomic::{
@@ -87,6 +87,7 @@ pub struct Meter {
     overruns: AtomicU64,
     skipped: AtomicU64,
     rings_full: AtomicU64,
+    asks_answered: AtomicU64,
     asks_dropped: AtomicU64,
     packets: AtomicU64,
     packets_late: AtomicU64,
@@ -115,7 +116,9 @@ pub struct MeterReading {
     pub skipped: u64,
     /// Things that found a ring to the rim full and were dropped.
     pub rings_full: u64,
-    /// End-of-turn questions not asked because the judge was behind.
+    /// End-of-turn questions that the model answered.
+    pub asks_answered: u64,
+    /// Those that went without an answer because the judge was behind.
     pub asks_dropped: u64,
     /// Callers' packets that came, in calls that have ended; so are the five below.
     pub packets: u64,
@@ -147,6 +150,7 @@ impl Meter {
             overruns: self.overruns.load(Relaxed),
             skipped: self.skipped.load(Relaxed),
             rings_full: self.rings_full.load(Relaxed),
+            asks_answered: self.asks_answered.load(Relaxed),
             asks_dropped: self.asks_dropped.load(Relaxed),
             packets: self.packets.load(Relaxed),
             packets_late: self.packets_late.load(Relaxed),
@@ -214,6 +218,10 @@ impl Meter {
 
     pub(crate) fn ring_full(&self) {
         self.rings_full.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn ask_answered(&self) {
+        self.asks_answered.fetch_add(1, Relaxed);
     }
 
     pub(crate) fn ask_dropped(&self) {

@@ -2,6 +2,7 @@
 //! allocate) and moved whole into a slot. Each ring's length is a time or a count that the other side can fall behind.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rtrb::{Consumer, Producer, RingBuffer};
 use voiced_core::call::OpusGear;
@@ -27,6 +28,8 @@ const EVENTS_MAX: usize = 64;
 const EAR_MAX: usize = 128;
 /// Heard frames that are worth waking the rim for: 100 ms, a message to a speech-to-text; an event wakes it for fewer.
 const EAR_TOGETHER: usize = 10;
+/// Packets of the caller that are worth waking the rim for, where nobody waits for each: 100 ms.
+const LINE_TOGETHER: usize = 5;
 /// The agent alone, in real time: 64 × 20 ms for a room that is late.
 const AGENT_MAX: usize = 64;
 
@@ -51,16 +54,30 @@ pub struct CallPort {
     pub outgoing: Consumer<ToLine>,
     /// What happened.
     pub events: Consumer<LegEvent>,
+    /// The caller's packets again, as the audio thread took them in: speech to text and whoever records hear the line itself.
+    pub line: Consumer<Packet>,
     /// What the leg heard, when asked for.
     pub ear: Option<Consumer<EarFrame>>,
     /// The agent's sound alone, without the guests', as it plays; when the leg's settings ask for it.
     pub agent: Option<Consumer<Packet>>,
-    /// Rung while `outgoing`, `events` or `agent` hold something, or `ear` 100 ms.
+    /// Rung while `outgoing`, `events` or `agent` hold something, or `line` or `ear` 100 ms.
     pub bell: Arc<Bell>,
     guests: GuestDoor,
+    each_packet: Arc<AtomicBool>,
 }
 
 impl CallPort {
+    /// Gives `packets` to whoever reads the line, so that the caller's sound reaches the audio thread without waking the
+    /// call's task. This port takes no more packets then.
+    pub fn give_packets(&mut self) -> Producer<Packet> {
+        std::mem::replace(&mut self.packets, RingBuffer::new(0).0)
+    }
+
+    /// Has the bell rung for each packet of the caller: somebody hears along.
+    pub fn hear_along(&self) {
+        self.each_packet.store(true, Ordering::Relaxed);
+    }
+
     /// Lets somebody else into the call. Nobody hears a guest before a [`Command::Guest`] says who does; a guest leaves by
     /// [`Command::GuestLeft`] or when its port is dropped.
     pub fn join(&mut self, id: GuestId, codec: Codec) -> Result<GuestPort, JoinError> {
@@ -75,12 +92,14 @@ pub(crate) struct SlotPort {
     pub(crate) commands: Consumer<Command>,
     pub(crate) outgoing: Producer<ToLine>,
     pub(crate) events: Producer<LegEvent>,
+    pub(crate) line: Producer<Packet>,
     pub(crate) ear: Option<Producer<EarFrame>>,
     pub(crate) agent: Option<Producer<Packet>>,
     pub(crate) guests: Guests,
     /// Lent to the leg while the call lasts.
     pub(crate) gear: Option<OpusGear>,
     bell: Arc<Bell>,
+    each_packet: Arc<AtomicBool>,
 }
 
 impl SlotPort {
@@ -91,9 +110,11 @@ impl SlotPort {
 
     /// Raises the bell if the rim has anything to fetch.
     pub(crate) fn announce(&self) {
+        let together = if self.each_packet.load(Ordering::Relaxed) { 1 } else { LINE_TOGETHER };
+        let holds_line = self.line.slots() <= PACKETS_MAX - together;
         let holds_ear = self.ear.as_ref().is_some_and(|ear| ear.slots() <= EAR_MAX - EAR_TOGETHER);
         let holds_agent = self.agent.as_ref().is_some_and(|agent| agent.slots() < AGENT_MAX);
-        if holds_ear || holds_agent || self.outgoing.slots() < OUTGOING_MAX || self.events.slots() < EVENTS_MAX {
+        if holds_line || holds_ear || holds_agent || self.outgoing.slots() < OUTGOING_MAX || self.events.slots() < EVENTS_MAX {
             self.bell.raise();
         }
     }
@@ -106,10 +127,12 @@ pub(crate) fn open(settings: &PortSettings, gear: Option<OpusGear>) -> (CallPort
     let (commands_in, commands) = RingBuffer::new(COMMANDS_MAX);
     let (outgoing, outgoing_out) = RingBuffer::new(OUTGOING_MAX);
     let (events, events_out) = RingBuffer::new(EVENTS_MAX);
+    let (line, line_out) = RingBuffer::new(PACKETS_MAX);
     let (ear, ear_out) = settings.ear.then(|| RingBuffer::new(EAR_MAX)).unzip();
     let (agent, agent_out) = settings.leg.agent_alone.then(|| RingBuffer::new(AGENT_MAX)).unzip();
     let (door, guests) = guest::open();
     let bell = Arc::new(Bell::new());
+    let each_packet = Arc::new(AtomicBool::new(false));
     (
         CallPort {
             packets: packets_in,
@@ -117,11 +140,13 @@ pub(crate) fn open(settings: &PortSettings, gear: Option<OpusGear>) -> (CallPort
             commands: commands_in,
             outgoing: outgoing_out,
             events: events_out,
+            line: line_out,
             ear: ear_out,
             agent: agent_out,
             bell: Arc::clone(&bell),
             guests: door,
+            each_packet: Arc::clone(&each_packet),
         },
-        SlotPort { packets, speech, commands, outgoing, events, ear, agent, guests, gear, bell },
+        SlotPort { packets, speech, commands, outgoing, events, line, ear, agent, guests, gear, bell, each_packet },
     )
 }

@@ -1,6 +1,6 @@
 //! What the kernel can be asked for an audio thread: real-time priority, a core of its own, memory that is never paged
 //! out. Each is optional; a refusal is a warning that says what to do, never a failure.
-#![allow(unsafe_code)] // three libc calls without a safe wrapper in std
+#![allow(unsafe_code)] // four libc calls without a safe wrapper in std
 
 use std::io;
 
@@ -15,6 +15,15 @@ pub(crate) fn apply(priority: Option<u8>, core: Option<usize>) {
         && let Err(error) = pin(core)
     {
         tracing::warn!(%error, core, "audio thread is not pinned: the core does not exist or is not allowed by CPUAffinity / cgroup cpuset");
+    }
+}
+
+/// Has the calling thread run below the others; every process may.
+pub(crate) fn step_back(nice: i32) {
+    // SAFETY: takes numbers only; on Linux `who` 0 is the calling thread.
+    if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) } != 0 {
+        let error = io::Error::last_os_error();
+        tracing::warn!(%error, "the end-of-turn model runs beside the calls instead of below them");
     }
 }
 

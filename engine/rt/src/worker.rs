@@ -107,7 +107,7 @@ impl Worker {
         let meter = Arc::new(Meter::default());
         let (admissions_in, admissions) = RingBuffer::new(limit.max(1));
         let (features, judge_model): (_, Option<Box<dyn TurnJudge>>) = models.end_of_turn.unzip();
-        let (judge_link, judge) = judge::open(judge_model, limit);
+        let (judge_link, judge) = judge::open(judge_model, limit, Arc::clone(&meter));
         let slot = |_| Slot {
             leg: Leg::new(),
             settings: LegSettings::new(voiced_core::frame::Rate::Hz8000),
@@ -204,7 +204,7 @@ impl Worker {
         while let Ok(answer) = self.judge.answers.pop() {
             let slot = &mut self.slots[answer.slot];
             if slot.call == answer.call {
-                slot.verdict = Some(answer.verdict);
+                slot.verdict = answer.verdict;
             }
             self.judge.spare.push(answer.query);
         }
@@ -229,6 +229,9 @@ impl Worker {
             }
             while let Ok(packet) = port.packets.pop() {
                 slot.leg.receive(&packet);
+                if port.line.push(packet).is_err() {
+                    self.meter.ring_full();
+                }
             }
         }
     }
@@ -308,7 +311,7 @@ impl Worker {
                     Some(mut query) => {
                         features.query(index, &mut query);
                         // as many places as boxes
-                        let _ = self.judge.asks.push(Ask { slot: index, call: slot.call, id, query });
+                        let _ = self.judge.asks.push(Ask { slot: index, call: slot.call, id, asked_at: self.meter.ticks(), query });
                     }
                 },
             }

@@ -23,6 +23,8 @@ static ALLOCATOR: AllocDisabler = AllocDisabler;
 
 /// What single precision in the reference and here leaves between the two; the features lie between −1.5 and 2.
 const FEATURE_TOLERANCE: f32 = 2e-5;
+/// The same of the first two windows of a full span, whose samples were kept as 16 bits of their block's peak.
+const MIRRORED_TOLERANCE: f32 = 2e-4;
 /// The model's arithmetic is 8-bit and its last step alone up to 0.01: the smallest change of a feature, or another
 /// order of summation, can move the answer by a few steps; and the padding's part is learned, not computed. These
 /// sounds are answered clearly: where the model wavers, answers differ by more.
@@ -44,19 +46,20 @@ fn features_taken_10_ms_at_a_time_are_those_of_the_reference() {
         let query = features_after(case.blocks);
         assert_eq!(query.frames, case.blocks.min(TURN_FRAMES));
         let at = |mel: usize, frame: usize| query.features[mel * TURN_FRAMES + frame];
-        let mut check = |ours: f32, reference: f32, place: &str| {
+        let mut check = |ours: f32, reference: f32, place: &str, tolerance: f32| {
             let difference = (ours - reference).abs();
             worst = worst.max(difference);
-            assert!(difference <= FEATURE_TOLERANCE, "{} blocks, {place}: {ours} is not {reference}", case.blocks);
+            assert!(difference <= tolerance, "{} blocks, {place}: {ours} is not {reference}", case.blocks);
         };
+        let of_frame = |frame: usize| if case.blocks >= TURN_FRAMES && frame < 2 { MIRRORED_TOLERANCE } else { FEATURE_TOLERANCE };
         for &(mel, frame, reference) in &case.places {
-            check(at(mel, frame), reference, &format!("mel {mel}, frame {frame}"));
+            check(at(mel, frame), reference, &format!("mel {mel}, frame {frame}"), of_frame(frame));
         }
         for (mel, &reference) in case.mel_means.iter().enumerate() {
-            check((0..TURN_FRAMES).map(|frame| at(mel, frame)).sum::<f32>() / 800.0, reference, &format!("mel {mel}"));
+            check((0..TURN_FRAMES).map(|frame| at(mel, frame)).sum::<f32>() / 800.0, reference, &format!("mel {mel}"), FEATURE_TOLERANCE);
         }
         for (frame, &reference) in (0..).step_by(8).zip(&case.frame_means) {
-            check((0..TURN_MELS).map(|mel| at(mel, frame)).sum::<f32>() / 80.0, reference, &format!("frame {frame}"));
+            check((0..TURN_MELS).map(|mel| at(mel, frame)).sum::<f32>() / 80.0, reference, &format!("frame {frame}"), of_frame(frame));
         }
     }
     println!("largest difference {worst:e}");

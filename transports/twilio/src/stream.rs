@@ -21,6 +21,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use futures_util::SinkExt;
 use open::Opened;
+use rtrb::Producer;
 use sound::Splitter;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite;
 use voiced_core::line::{FromLine, Gone, ToLine};
+use voiced_core::packet::Packet;
 
 /// `GET /twilio/stream/{CallSid}`: checks the upgrade's signature and takes the socket.
 pub(crate) async fn upgrade(
@@ -48,8 +50,8 @@ pub(crate) async fn upgrade(
     upgrade.read_buffer_size(READ_BUFFER_BYTES).max_message_size(bytes_max).max_frame_size(bytes_max).on_upgrade(move |socket| run(desk, call_sid, socket))
 }
 
-/// Read at once from a socket: some ten messages. The default of 128 KiB is cleared at each read and held by each call.
-const READ_BUFFER_BYTES: usize = 4_096;
+/// Read at once from a socket: some three messages, which is seldom exceeded. The default of 128 KiB is cleared at each read and held by each call.
+const READ_BUFFER_BYTES: usize = 1_024;
 
 /// Lives as long as the stream.
 async fn run(desk: Arc<Desk>, call_sid: String, mut socket: WebSocket) {
@@ -80,7 +82,7 @@ const TO_LINE_MAX: usize = 256;
 
 /// The loop. Returns why the line ended, the call having been told.
 async fn talk(desk: &Desk, opened: Opened, socket: &mut WebSocket) -> Option<Gone> {
-    let Opened { stream_sid, from, mut to, .. } = opened;
+    let Opened { stream_sid, from, mut to, packets, .. } = opened;
     let idle = Duration::from_secs(desk.settings.idle_timeout_s);
     let end_at = Instant::now() + Duration::from_secs(desk.settings.max_duration_s);
     let mut silent_at = Instant::now() + idle;
@@ -90,11 +92,17 @@ async fn talk(desk: &Desk, opened: Opened, socket: &mut WebSocket) -> Option<Gon
         allowance: Allowance::new(desk.settings.messages_per_s_max, Instant::now()),
         stream_sid: &stream_sid,
         from: &from,
+        packets,
         splitter: Splitter::default(),
         sound: Vec::new(),
     };
+    // one timer for the whole call, set again only where it finds that the caller was heard meanwhile
+    let look = sleep_until(silent_at.min(end_at));
+    tokio::pin!(look);
     let end = loop {
         let step = tokio::select! {
+            // the caller's messages first, and nothing else is looked at while there are any: they are bounded by the allowance
+            biased;
             received = socket.recv() => {
                 let step = ear.apply(received);
                 if step == Step::Heard {
@@ -103,8 +111,11 @@ async fn talk(desk: &Desk, opened: Opened, socket: &mut WebSocket) -> Option<Gon
                 step
             }
             said = to.recv() => say(&stream_sid, said.as_ref(), &mut to, socket).await,
-            () = sleep_until(silent_at) => Step::End(Some(Gone::Lost)),
-            () = sleep_until(end_at) => Step::End(Some(Gone::Lost)),
+            () = &mut look => {
+                let due = silent_at.min(end_at);
+                look.as_mut().reset(due);
+                if Instant::now() < due { Step::Ignored } else { Step::End(Some(Gone::Lost)) }
+            }
         };
         if let Step::End(end) = step {
             break end;
@@ -140,6 +151,7 @@ struct Ear<'a> {
     allowance: Allowance,
     stream_sid: &'a str,
     from: &'a mpsc::Sender<FromLine>,
+    packets: Option<Producer<Packet>>,
     splitter: Splitter,
     sound: Vec<u8>,
 }
@@ -169,9 +181,13 @@ impl Ear<'_> {
                 if let Err(bad) = media.decode(&mut self.sound) {
                     return self.forgive(&bad);
                 }
-                let (from, counters) = (self.from, self.counters);
+                let (from, packets, counters) = (self.from, &mut self.packets, self.counters);
                 let fresh = self.splitter.split(media.chunk, media.timestamp, &self.sound, |packet| {
-                    if from.capacity() <= FROM_LINE_KEPT || from.try_send(FromLine::Audio(packet)).is_err() {
+                    let taken = match packets {
+                        Some(packets) => packets.push(packet).is_ok(),
+                        None => from.capacity() > FROM_LINE_KEPT && from.try_send(FromLine::Audio(packet)).is_ok(),
+                    };
+                    if !taken {
                         count(&counters.dropped_packets);
                     }
                 });

@@ -7,10 +7,12 @@ use crate::{stream, webhook};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
+use rtrb::Producer;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
 use voiced_core::line::{FromLine, ToLine};
+use voiced_core::packet::Packet;
 
 /// The daemon, as this transport sees it.
 pub trait Switchboard: Send + Sync + 'static {
@@ -22,8 +24,9 @@ pub trait Switchboard: Send + Sync + 'static {
         None
     }
 
-    /// A stream has started and its token holds: take the line. An error closes the stream.
-    fn connected(&self, call: IncomingCall, line: LineIo) -> Result<(), Refused>;
+    /// A stream has started and its token holds: take the line. An error closes the stream. The caller's sound goes into
+    /// the ring that is given back, so that no task wakes for a packet, or else into the line like everything else.
+    fn connected(&self, call: IncomingCall, line: LineIo) -> Result<Option<Producer<Packet>>, Refused>;
 
     /// A call's status as Twilio reports it (`completed`, `failed`, …).
     fn status(&self, call_sid: &str, status: &str);

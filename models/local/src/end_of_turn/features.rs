@@ -33,7 +33,7 @@ const RANGE_LOG10: f32 = 8.0;
 /// Bands written together at a query: one cache line of a stored frame.
 const MELS_AT_ONCE: usize = 16;
 
-/// Smart Turn's features for every slot of one audio thread; about 810 kB a slot.
+/// Smart Turn's features for every slot of one audio thread; about 550 kB a slot.
 pub struct SmartTurnFeatures {
     analysis: MelAnalysis,
     slots: Vec<Slot>,
@@ -86,9 +86,11 @@ struct Slot {
     mel: Box<[MelFrame]>,
     /// Sum and sum of squares of a block.
     sums: Box<[[f64; 2]]>,
-    /// Samples for the mirrored edge of a full span. In full precision: after a quiet start 16 bits would show in the
-    /// first two windows, and the model's answer with them.
-    history: Box<[f32]>,
+    /// Samples for the mirrored edge of a full span, as 16 bits of their block's peak: 16 bits of full scale would show in
+    /// the first two windows after a quiet start, and the model's answer with them.
+    history: Box<[i16]>,
+    /// What a unit of a block's history is worth.
+    units: Box<[f32]>,
     recent: [f32; RECENT],
 }
 
@@ -98,7 +100,8 @@ impl Slot {
             blocks: 0,
             mel: vec![MelFrame::SILENCE; TURN_FRAMES].into_boxed_slice(),
             sums: vec![[0.0; 2]; TURN_FRAMES].into_boxed_slice(),
-            history: vec![0.0; SPAN].into_boxed_slice(),
+            history: vec![0; SPAN].into_boxed_slice(),
+            units: vec![0.0; TURN_FRAMES].into_boxed_slice(),
             recent: [0.0; RECENT],
         }
     }
@@ -118,7 +121,12 @@ impl Slot {
         let at = (self.blocks % TURN_FRAMES as u64) as usize;
         self.recent.copy_within(HEARD_LEN.., 0);
         self.recent[RECENT - HEARD_LEN..].copy_from_slice(block);
-        self.history[at * HEARD_LEN..(at + 1) * HEARD_LEN].copy_from_slice(block);
+        let peak = block.iter().fold(f32::MIN_POSITIVE, |peak, sample| peak.max(sample.abs()));
+        self.units[at] = peak / f32::from(i16::MAX);
+        let per_unit = 1.0 / self.units[at];
+        for (kept, sample) in self.history[at * HEARD_LEN..(at + 1) * HEARD_LEN].iter_mut().zip(block) {
+            *kept = (sample * per_unit).round_ties_even() as i16;
+        }
         self.sums[at] = block.iter().fold([0.0; 2], |[sum, squares], &sample| {
             let sample = f64::from(sample);
             [sum + sample, squares + sample * sample]
@@ -164,7 +172,8 @@ impl Slot {
         }
         // with a full span the oldest block stands where the next will be written
         let oldest = if padding == 0 { (self.blocks % TURN_FRAMES as u64) as usize * HEARD_LEN } else { 0 };
-        self.history[(oldest + offset - padding) % SPAN]
+        let at = (oldest + offset - padding) % SPAN;
+        f32::from(self.history[at]) * self.units[at / HEARD_LEN]
     }
 }
 

@@ -7,18 +7,22 @@ use crate::switchboard::{Desk, IncomingCall, LineIo, Refused};
 use crate::token::{self, BadToken};
 use crate::webhook::{is_sid, now_s};
 use axum::extract::ws::{self, WebSocket};
+use rtrb::Producer;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use voiced_core::line::{FromLine, ToLine};
+use voiced_core::packet::Packet;
 
 /// A stream whose call has its line.
 pub(super) struct Opened {
     pub(super) stream_sid: String,
     pub(super) from: mpsc::Sender<FromLine>,
     pub(super) to: mpsc::Receiver<ToLine>,
+    /// Where the caller's sound goes, if not to `from`.
+    pub(super) packets: Option<Producer<Packet>>,
     /// Held as long as the stream lives.
     pub(super) _live: Live,
 }
@@ -84,10 +88,10 @@ fn admit(desk: &Arc<Desk>, call_sid: &str, start: Start) -> Result<Opened, NotOp
     let (from_sender, from) = mpsc::channel(FROM_LINE_MAX);
     let (to, to_receiver) = mpsc::channel(TO_LINE_MAX);
     let stream_sid = start.stream_sid.clone();
-    desk.switchboard.connected(incoming(start), LineIo { from, to })?;
+    let packets = desk.switchboard.connected(incoming(start), LineIo { from, to })?;
     count(&desk.counters.streams);
     tracing::info!(call_sid, stream_sid, "stream started");
-    Ok(Opened { stream_sid, from: from_sender, to: to_receiver, _live: live })
+    Ok(Opened { stream_sid, from: from_sender, to: to_receiver, packets, _live: live })
 }
 
 fn incoming(start: Start) -> IncomingCall {
