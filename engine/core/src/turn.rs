@@ -29,8 +29,7 @@ use state::{Move, State};
 const CUT_SHORT_MS: u64 = 500;
 /// Words that come this long after a hold was let go show that it was an interruption, in ms: a slow transcript.
 const LATE_WORDS_MS: u64 = 1_000;
-/// Speech without words puts off that silence is told for so long at most, in ms: speech to text may be down, or it is a
-/// television.
+/// Speech without words counts against silence for so long at most, in ms: speech to text is down, or it is a television.
 const WORDLESS_MS_MAX: u64 = 60_000;
 /// While the caller is silent the end-of-turn features begin anew this often, in ms: the run-up the model was trained with.
 const RUN_UP_MS: u64 = 500;
@@ -225,7 +224,8 @@ impl TurnMachine {
             return TurnAsk::Nothing;
         }
         let silence_ms = u64::from(self.settings.silence_ms);
-        let quiet_ms = self.now.since(self.nobody_since());
+        let wordless_until = if self.is_wordless_believed() { self.wordless_until } else { self.quiet_since };
+        let quiet_ms = self.now.since(self.quiet_since.max(wordless_until));
         if silence_ms > 0 && quiet_ms / silence_ms > self.silences {
             self.silences = quiet_ms / silence_ms;
             act(Act::Say(LegEvent::Silence { quiet_ms: quiet_ms as u32 }));
@@ -233,10 +233,9 @@ impl TurnMachine {
         self.forget()
     }
 
-    /// Since when nobody has said anything, with words or without.
-    fn nobody_since(&self) -> MediaTime {
-        let is_believed = self.now.since(self.quiet_since) < WORDLESS_MS_MAX;
-        if is_believed { self.quiet_since.max(self.wordless_until) } else { self.quiet_since }
+    /// Speech without words may still be somebody's.
+    fn is_wordless_believed(&self) -> bool {
+        self.now.since(self.quiet_since) < WORDLESS_MS_MAX
     }
 
     fn caller_speaking(&mut self, act: &mut dyn FnMut(Act)) -> TurnAsk {
@@ -260,7 +259,9 @@ impl TurnMachine {
             if quiet_ms >= NOISE_MS && self.go(Move::WasNoise) {
                 self.was_noise = true;
                 self.wordless_until = self.paused_at;
-                self.silences = self.now.since(self.nobody_since()) / u64::from(self.settings.silence_ms.max(1));
+                if self.is_wordless_believed() {
+                    self.silences = 0;
+                }
                 act(Act::Prepare { turn: self.turn, audible: false });
             }
         } else if quiet_ms >= self.endpoint.wait_ms(self.hint) && !self.gate.is_doubtful() && self.go(Move::TurnEnds) {
