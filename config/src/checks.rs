@@ -43,7 +43,7 @@ const RANGES: &[(&str, RangeInclusive<i64>)] = &[
     ("engine.realtime_priority", 0..=99),
 ];
 /// What a web address begins with.
-const WEB: &[&str] = &["http", "https"];
+pub(crate) const WEB: &[&str] = &["http", "https"];
 /// Texts that are addresses when set, and their schemes.
 const URLS: &[(&str, &[&str])] = &[
     ("server.webhook_url", WEB),
@@ -80,7 +80,7 @@ pub(crate) fn check(merged: &Table, problems: &mut Vec<Problem>) {
         }
     }
     for (key, items) in merged.0.iter().filter_map(|(key, value)| Some((key, value.as_array()?))) {
-        if key != "script.stages" && items.iter().any(|item| !item.is_str()) {
+        if !matches!(key.as_str(), "script.stages" | "agent.tools") && items.iter().any(|item| !item.is_str()) {
             problem(key, "has an item that is no text: put each in quotes".into());
         }
     }
@@ -110,6 +110,7 @@ pub(crate) fn check(merged: &Table, problems: &mut Vec<Problem>) {
     for address in merged.list("server.trusted_proxies").iter().filter(|address| address.parse::<IpAddr>().is_err()) {
         problem("server.trusted_proxies", format!("{address:?} is no IP address"));
     }
+    crate::tools::check(merged.value("agent.tools"), &mut problem);
     traces(&merged, &mut problem);
     rooms(&merged, &mut problem);
     access(&merged, &mut problem);
@@ -119,7 +120,6 @@ fn traces(merged: &Merged, problem: &mut impl FnMut(&str, String)) {
     if !(0.0..=1.0).contains(&merged.fraction("traces.sample")) {
         problem("traces.sample", format!("{} is out of range, must be 0.0 to 1.0", merged.fraction("traces.sample")));
     }
-    let is_token = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
     let mut headers = merged.text("traces.headers").split(',').map(str::trim).filter(|header| !header.is_empty());
     if !headers.all(|header| header.split_once('=').is_some_and(|(name, _)| is_token(name.trim()))) {
         problem("traces.headers", "must be headers with their values, name=value, with commas between them".into());
@@ -170,6 +170,11 @@ fn access(merged: &Merged, problem: &mut impl FnMut(&str, String)) {
             problem("http.cors_origins", format!("* lets every web page that someone opens on this machine start sessions: set {GUARDS} with it"));
         }
     }
+}
+
+/// True for a name that HTTP knows for a header.
+pub(crate) fn is_token(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }
 
 /// True for an address that only this machine reaches.

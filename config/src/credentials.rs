@@ -64,6 +64,21 @@ pub(crate) fn resolve(environment: &[(String, String)], problems: &mut Vec<Probl
     given
 }
 
+/// The text that a name of the user's own stands for: a variable, a file that one names, or a credential.
+pub(crate) fn named(name: &str, environment: &[(String, String)]) -> Option<std::io::Result<String>> {
+    let value = |wanted: &str| environment.iter().find(|(variable, _)| variable == wanted).map(|(_, text)| text.as_str());
+    if let Some(text) = value(name) {
+        return Some(Ok(text.to_owned()));
+    }
+    if let Some(file) = value(&format!("{name}{FILE}")) {
+        return Some(read(Path::new(file)));
+    }
+    match read(&Path::new(value(DIRECTORY)?).join(name.to_lowercase())) {
+        Err(reason) if reason.kind() == ErrorKind::NotFound => None,
+        read => Some(read),
+    }
+}
+
 /// The variable, and its key, for which another one names a file.
 fn named_by_file(variable: &str) -> Option<(&str, String)> {
     let name = variable.strip_suffix(FILE)?;

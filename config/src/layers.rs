@@ -8,6 +8,7 @@ use toml::{Table, Value};
 use crate::checks::check;
 use crate::credentials::{self, Given};
 use crate::settings::Settings;
+use crate::tools;
 
 const DEFAULT: &str = include_str!("../default.toml");
 
@@ -79,9 +80,11 @@ pub fn examine(file: Option<(&str, &str)>, environment: impl IntoIterator<Item =
             Err(error) => problems.push(Problem { key: "TOML".into(), from: name.into(), what: not_toml(text, &error) }),
         }
     }
-    for given in credentials::resolve(&environment.into_iter().collect::<Vec<_>>(), &mut problems) {
+    let environment: Vec<_> = environment.into_iter().collect();
+    for given in credentials::resolve(&environment, &mut problems) {
         from_environment(&mut merged, &default, given, &mut problems);
     }
+    tools::fill_in(&mut merged, &environment, &mut problems);
     check(&merged, &mut problems);
     match Value::Table(merged).try_into() {
         Ok(settings) => (Some(settings), problems),

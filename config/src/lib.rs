@@ -5,6 +5,7 @@ mod checks;
 mod credentials;
 mod layers;
 mod settings;
+mod tools;
 
 pub use layers::{Problem, examine, load};
 pub use settings::*;

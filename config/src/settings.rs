@@ -1,6 +1,8 @@
 //! The shape of the settings; units and reasons stand in `default.toml`.
 #![allow(missing_docs)] // each key is documented in default.toml, once
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Deserializer};
 use voiced_secret::Secret;
 
@@ -152,6 +154,27 @@ pub struct Agent {
     pub goodbye: String,
     pub apology: String,
     pub filler: String,
+    pub tools: Vec<Tool>,
+}
+
+/// A tool of the operator's own for the language model.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Tool {
+    pub name: String,
+    pub description: String,
+    pub url: String,
+    #[serde(default = "tool_timeout_ms")]
+    pub timeout_ms: u64,
+    /// JSON schema of the arguments.
+    #[serde(default)]
+    pub parameters: toml::Table,
+    #[serde(default)]
+    pub headers: BTreeMap<String, Secret>,
+}
+
+/// As long as a caller stays on the line for.
+fn tool_timeout_ms() -> u64 {
+    8_000
 }
 
 /// One descriptor, or a list of them, best first: kept with commas between them.

@@ -157,3 +157,51 @@ fn no_problem_repeats_a_key() {
         assert!(!told.contains("key-") && !told.contains("2025"), "{told}");
     }
 }
+
+#[test]
+fn a_tool_takes_its_key_from_the_environment_and_shows_it_nowhere() {
+    let file = r#"
+        [[agent.tools]]
+        name = "look_up"
+        description = "Finds an order."
+        url = "https://crm.example.test/tools"
+        headers = { Authorization = "Bearer ${CRM_TOKEN}" }
+        [agent.tools.parameters]
+        type = "object"
+        required = ["order"]
+        properties.order = { type = "integer" }
+    "#;
+    let settings = voiced_config::load(Some(("v.toml", file)), environment(&[("CRM_TOKEN", "key-of-crm")])).unwrap_or_else(|problems| panic!("{problems:?}"));
+    let tool = &settings.agent.tools[0];
+    assert_eq!((tool.headers["Authorization"].expose(), tool.timeout_ms), ("Bearer key-of-crm", 8_000));
+    assert!(!format!("{settings:?}").contains("key-of"));
+    assert!(problems(file, &[]).concat().contains("needs CRM_TOKEN"));
+}
+
+#[test]
+fn tools_that_no_model_could_call_are_named() {
+    let file = r#"
+        [agent]
+        tools = [
+            { name = "end_call", description = "x", url = "http://a.test/" },
+            { name = "a", description = "x", url = "http://a.test/", timeout_ms = 5 },
+            { name = "a", url = "file:///etc/passwd", colour = "red" },
+            { name = "b c", description = "x", url = "http://a.test/", parameters = { type = "string" } },
+            { name = "d", description = "x", url = "http://a.test/", parameters = { type = "object", required = ["order"] }, headers = { "a b" = "c" } },
+        ]
+    "#;
+    let told = problems(file, &[]);
+    let expected = [
+        "[0].name (merged settings): end_call is the name of another tool",
+        "[1].timeout_ms (merged settings): must be a whole number, 100 to 60000",
+        "[2].colour (merged settings): unknown key; a tool has name, description, url, timeout_ms, parameters, headers",
+        "[2].name (merged settings): a is the name of another tool",
+        "[2].description (merged settings): is needed: by it the model knows when to call the tool",
+        "[2].url (merged settings): is not an http:// or https:// address with a host",
+        "[3].name (merged settings): \"b c\" must be 1 to 64 letters, digits, _ and -",
+        "[3].parameters (merged settings): must say type = \"object\": a tool's arguments have names",
+        "[4].parameters (merged settings): requires order, which is none of its properties",
+        "[4].headers (merged settings): \"a b\" is no header's name, or its value no line of text",
+    ];
+    assert_eq!(told, expected.map(|what| format!("agent.tools{what}")));
+}

@@ -50,6 +50,8 @@ pub struct Conversation {
     keys: Vec<char>,
     key_at: MediaTime,
     silences: usize,
+    /// Tools called so far.
+    tools_called: u32,
     voice_failures: u32,
     ending: Option<Ending>,
     ended: bool,
@@ -96,6 +98,7 @@ impl Conversation {
             keys: Vec::new(),
             key_at: MediaTime::default(),
             silences: 0,
+            tools_called: 0,
             voice_failures: 0,
             ending: None,
             ended: false,
@@ -147,6 +150,7 @@ impl Conversation {
             }
             Input::Llm { turn, attempt, event } => self.model_says(now, ReplyId { turn, attempt }, event, actions),
             Input::Tts { turn, attempt, event } => self.voice_says(now, ReplyId { turn, attempt }, &event, actions),
+            Input::Tool { number, outcome } => self.tool_says(now, number, outcome, actions),
             Input::Typed(text) => self.typed(now, &text, actions),
             Input::Whispered(text) => self.account.whispered(&text),
             Input::AgentMaySpeak(may) => self.agent_may_speak(may, actions),
@@ -171,7 +175,7 @@ impl Conversation {
             LegEvent::ReplyStarted { turn, at } => self.reply_started(now, turn, at, actions),
             LegEvent::PhraseHeard { turn, phrase } => {
                 if let Some(answer) = self.answer.as_mut().filter(|answer| answer.reply.id.turn == turn) {
-                    answer.reply.phrase_heard(phrase);
+                    answer.phrase_heard(now, phrase);
                 }
             }
             LegEvent::Held { .. } => {
@@ -312,7 +316,7 @@ impl Conversation {
     }
 
     fn void_older(&mut self, turn: TurnId, actions: &mut Vec<Action>) {
-        self.answer = None;
+        self.let_go();
         self.held = false;
         self.unheld_at = None;
         actions.push(Action::CancelBefore(turn));

@@ -82,6 +82,9 @@ pub enum SttEvent {
     Failed(String),
 }
 
+/// Rounds of tool calls for one reply at most; then the model has to speak: a caller does not wait for more.
+pub const TOOL_ROUNDS_MAX: usize = 4;
+
 /// What a language model (or the offline script) answers for one turn.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum LlmEvent {
@@ -93,6 +96,8 @@ pub enum LlmEvent {
     Stage(String),
     /// The agent wants to end the call after this reply.
     HangUp,
+    /// The model needs what these tools answer before it goes on; its words so far stand, and [`LlmEvent::Done`] follows.
+    Calls(Vec<ToolCall>),
     /// The reply is complete.
     Done,
     /// No (more) answer; the text says why and names the provider.
@@ -110,13 +115,71 @@ pub enum Speaker {
     Supervisor,
 }
 
-/// One message of the history: only words that were heard.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Message {
-    /// Who said it.
-    pub speaker: Speaker,
-    /// The words.
-    pub text: String,
+/// A tool of the operator's that a model calls.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToolCall {
+    /// Which tool.
+    pub name: String,
+    /// The arguments as the model wrote them: a JSON object, if it did well.
+    pub arguments: String,
+}
+
+/// How a tool's call went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToolOutcome {
+    /// What it answered.
+    Answered(String),
+    /// Why there is no answer, in words for the model.
+    Failed(String),
+}
+
+/// A tool's call and how it went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Called {
+    /// Which call of the conversation, from 0.
+    pub number: u32,
+    /// What was called.
+    pub call: ToolCall,
+    /// `None`: it runs.
+    pub outcome: Option<ToolOutcome>,
+}
+
+/// What a model said and called before it goes on with its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolRound {
+    /// Its words before the calls, possibly none.
+    pub said: String,
+    /// The calls, all answered.
+    pub called: Vec<Called>,
+}
+
+/// One entry of the history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Words that were heard.
+    Said {
+        /// Who said it.
+        speaker: Speaker,
+        /// The words.
+        text: String,
+    },
+    /// A tool that the agent called.
+    Called(Called),
+}
+
+impl Message {
+    /// Words of somebody's.
+    pub fn said(speaker: Speaker, text: impl Into<String>) -> Self {
+        Self::Said { speaker, text: text.into() }
+    }
+
+    /// The words, where this one has said some.
+    pub fn by(&self, who: Speaker) -> Option<&str> {
+        match self {
+            Self::Said { speaker, text } if *speaker == who => Some(text),
+            _ => None,
+        }
+    }
 }
 
 /// A question to a language model.
@@ -128,6 +191,8 @@ pub struct LlmRequest {
     pub stage: String,
     /// The heard conversation, the caller's newest turn last.
     pub history: Vec<Message>,
+    /// What the model called for this answer already; with [`TOOL_ROUNDS_MAX`] of them it may call no more.
+    pub rounds: Vec<ToolRound>,
     /// What the agent has said of this answer already, when a model broke off: only what follows is asked for.
     pub begun: String,
     /// How many times this answer was asked for before: a chain of models begins with another one each time.

@@ -76,6 +76,13 @@ impl Reply {
         self.number(cut)
     }
 
+    /// More text comes later; returns the phrases to be spoken until then.
+    pub fn pause(&mut self) -> Vec<(u32, String)> {
+        let mut cut = Vec::new();
+        self.phraser.flush(&mut cut);
+        self.number(cut)
+    }
+
     /// Forgets the words that are no phrase yet: the model died in the middle of them.
     pub fn break_off(&mut self) {
         self.phraser = Phraser::default();
@@ -116,9 +123,20 @@ impl Reply {
         self.heard = self.heard.max(phrase as usize + 1).min(self.phrases.len());
     }
 
+    /// All phrases so far were heard to the end.
+    pub fn is_heard(&self) -> bool {
+        self.heard == self.phrases.len()
+    }
+
     /// Everything it has said.
     pub fn text(&self) -> String {
         self.join(self.phrases.len(), "")
+    }
+
+    /// What it has said from this phrase on.
+    pub fn text_from(&self, phrase: u32) -> String {
+        let texts = self.phrases.iter().skip(phrase as usize).map(|phrase| phrase.text.as_str());
+        texts.collect::<Vec<_>>().join(" ")
     }
 
     /// The phrases known to be heard to the end.

@@ -82,9 +82,9 @@ impl Script {
     /// Answers the caller's newest message in `stage`: a pure function of the heard history.
     pub fn answer(&self, stage: &str, history: &[Message]) -> Vec<LlmEvent> {
         let mut replay = Replay { script: self, at: 0, unfit: 0, slots: BTreeMap::new() };
-        let mut said = history.iter().filter(|message| message.speaker == Speaker::Caller).peekable();
+        let mut said = history.iter().filter_map(|message| message.by(Speaker::Caller)).peekable();
         let mut fits = false;
-        while let Some(message) = said.next() {
+        while let Some(words) = said.next() {
             // the account of the call knows better than the replay where we are, should they ever differ
             if said.peek().is_none()
                 && let Some(at) = self.position(stage)
@@ -93,7 +93,7 @@ impl Script {
                 replay.at = at;
                 replay.unfit = 0;
             }
-            fits = replay.hear(&message.text);
+            fits = replay.hear(words);
         }
         replay.reply(stage, fits)
     }

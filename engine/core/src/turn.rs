@@ -29,6 +29,8 @@ use state::{Move, State};
 const CUT_SHORT_MS: u64 = 500;
 /// Words that come this long after a hold was let go show that it was an interruption, in ms: a slow transcript.
 const LATE_WORDS_MS: u64 = 1_000;
+/// Speech without words counts against silence for so long at most, in ms: speech to text is down, or it is a television.
+const WORDLESS_MS_MAX: u64 = 60_000;
 /// While the caller is silent the end-of-turn features begin anew this often, in ms: the run-up the model was trained with.
 const RUN_UP_MS: u64 = 500;
 
@@ -56,6 +58,8 @@ pub struct TurnMachine {
     /// The agent wanted the floor while the caller had it.
     floor_wanted: bool,
     quiet_since: MediaTime,
+    /// End of the latest speech that had no words.
+    wordless_until: MediaTime,
     silences: u64,
     forgot_at: MediaTime,
     refused_moves: u32,
@@ -83,6 +87,7 @@ impl TurnMachine {
             was_noise: false,
             floor_wanted: false,
             quiet_since: MediaTime(0),
+            wordless_until: MediaTime(0),
             silences: 0,
             forgot_at: MediaTime(0),
             refused_moves: 0,
@@ -219,12 +224,18 @@ impl TurnMachine {
             return TurnAsk::Nothing;
         }
         let silence_ms = u64::from(self.settings.silence_ms);
-        let quiet_ms = self.now.since(self.quiet_since);
+        let wordless_until = if self.is_wordless_believed() { self.wordless_until } else { self.quiet_since };
+        let quiet_ms = self.now.since(self.quiet_since.max(wordless_until));
         if silence_ms > 0 && quiet_ms / silence_ms > self.silences {
             self.silences = quiet_ms / silence_ms;
             act(Act::Say(LegEvent::Silence { quiet_ms: quiet_ms as u32 }));
         }
         self.forget()
+    }
+
+    /// Speech without words may still be somebody's.
+    fn is_wordless_believed(&self) -> bool {
+        self.now.since(self.quiet_since) < WORDLESS_MS_MAX
     }
 
     fn caller_speaking(&mut self, act: &mut dyn FnMut(Act)) -> TurnAsk {
@@ -247,6 +258,10 @@ impl TurnMachine {
         if self.hint.words == 0 {
             if quiet_ms >= NOISE_MS && self.go(Move::WasNoise) {
                 self.was_noise = true;
+                self.wordless_until = self.paused_at;
+                if self.is_wordless_believed() {
+                    self.silences = 0;
+                }
                 act(Act::Prepare { turn: self.turn, audible: false });
             }
         } else if quiet_ms >= self.endpoint.wait_ms(self.hint) && !self.gate.is_doubtful() && self.go(Move::TurnEnds) {

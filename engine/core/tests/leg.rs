@@ -147,7 +147,27 @@ fn noise_without_words_never_ends_a_turn() {
     }
     assert!(!call.has(|event| matches!(event, LegEvent::TurnEnded { .. })));
     assert_eq!(call.count(|event| matches!(event, LegEvent::SpeechStarted { .. })), 5, "each is heard anew");
-    assert!(call.has(|event| matches!(event, LegEvent::Silence { .. })), "noise is not an answer to silence");
+    for _ in 5..14 {
+        call.run(500, SPEECH).run(4_000, QUIET);
+    }
+    assert!(call.has(|event| matches!(event, LegEvent::Silence { .. })), "noise is no answer to silence for ever");
+}
+
+#[test]
+fn a_caller_who_speaks_while_nobody_understands_is_not_asked_whether_anybody_is_there() {
+    let silences = |call: &Call| call.count(|event| matches!(event, LegEvent::Silence { .. }));
+    let mut call = Call::usual();
+    call.run(7_000, QUIET);
+    for _ in 0..3 {
+        call.run(1_500, SPEECH).run(7_800, QUIET);
+        assert_eq!(silences(&call), 0, "{:?}", call.events);
+    }
+    call.run(400, QUIET);
+    assert_eq!(silences(&call), 1);
+    call.run(500, SPEECH).run(7_800, QUIET);
+    assert_eq!(silences(&call), 1, "after a prompt too");
+    call.run(400, QUIET);
+    assert_eq!(silences(&call), 2);
 }
 
 #[test]

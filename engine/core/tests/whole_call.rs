@@ -358,7 +358,7 @@ impl Sim {
             }
             Action::Release { turn, attempt } => self.released = Some((turn, attempt)),
             Action::Report(kind) => self.reports.push(kind),
-            Action::Timing(_) => {}
+            Action::Timing(_) | Action::CallTool { .. } => {}
             Action::End { reason } => self.ended = Some(reason),
         }
     }

@@ -18,6 +18,7 @@ use voiced_models_remote::chain::Link;
 use voiced_models_remote::chain::llm::LlmChain;
 use voiced_models_remote::chain::tts::TtsChain;
 use voiced_models_remote::stt::{Stt, SttFeed};
+use voiced_models_remote::tool::Tools;
 
 use crate::providers::Providers;
 
@@ -30,6 +31,8 @@ pub struct Agent {
     pub stt: Vec<Link<dyn Stt>>,
     pub llm: LlmChain,
     pub tts: TtsChain,
+    /// What its language models may have done.
+    pub tools: Arc<Tools>,
     pub leg: LegSettings,
     pub conversation: conversation::Settings,
     pub max_duration_s: u64,
@@ -53,7 +56,7 @@ pub struct Agents {
 impl Agents {
     /// For these settings; local models are loaded when a profile first names them.
     pub fn new(settings: &Settings, weights: &Weights) -> Result<Self> {
-        Ok(Self { settings: settings.clone(), script: script(settings)?, providers: Providers::new(settings, weights), kept: Mutex::default() })
+        Ok(Self { settings: settings.clone(), script: script(settings)?, providers: Providers::new(settings, weights)?, kept: Mutex::default() })
     }
 
     /// The health of all providers used so far.
@@ -95,6 +98,7 @@ impl Agents {
             stt,
             llm: self.providers.llm(&profile.llm, &prompt, &self.script)?,
             tts: self.providers.tts(&profile.tts, rate)?,
+            tools: self.providers.tools(),
             leg: self.leg(profile, rate),
             conversation,
             max_duration_s: self.settings.twilio.max_duration_s,

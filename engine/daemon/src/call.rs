@@ -4,6 +4,7 @@
 mod ear;
 mod hearing;
 mod reporter;
+mod tools;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -32,6 +33,7 @@ use crate::replies::{Replies, Said};
 use crate::traces::CallTrace;
 use hearing::Hearing;
 use reporter::reporter;
+use tools::ToolRunner;
 
 /// How often timeouts are looked at; a little less than the leg wakes the call for a caller's sound.
 const TICK: Duration = Duration::from_millis(90);
@@ -120,6 +122,7 @@ pub async fn run(context: CallContext, line: Line, port: CallPort, requests: Opt
     let (reports, reporter) = reporter(&context);
     let mut call = Call {
         conversation: Conversation::new(context.agent.conversation.clone()),
+        tools: ToolRunner::new(said_in.clone()),
         replies: Replies::new(context.agent.leg.rate, said_in),
         started: Instant::now(),
         port,
@@ -191,6 +194,7 @@ async fn next(requests: &mut Option<mpsc::Receiver<Request>>) -> Option<Request>
 struct Call {
     conversation: Conversation,
     replies: Replies,
+    tools: ToolRunner,
     started: Instant,
     port: CallPort,
     to: mpsc::Sender<ToLine>,
@@ -339,6 +343,7 @@ impl Call {
             }
             Action::EndReply { turn, attempt, phrases } => self.replies.end(turn, attempt, phrases),
             Action::Release { turn, attempt } => self.replies.release(turn, attempt),
+            Action::CallTool { turn, number, call } => self.tools.call(&self.context, turn, number, call),
             Action::Report(kind) => self.report(kind).await,
             Action::Timing(timing) => {
                 self.context.metrics.timing(&timing);

@@ -10,6 +10,7 @@ pub mod story;
 
 use serde::{Deserialize, Serialize};
 use voiced_core::conversation::{Action, Input, Settings};
+use voiced_core::event::CallEventKind;
 use voiced_core::time::MediaTime;
 
 pub use recorder::Recorder;
@@ -48,6 +49,23 @@ pub struct Moment {
     /// What was decided.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub decided: Vec<String>,
+    /// Utterances that were reported with it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub utterances: usize,
+    /// Why the call ended with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // as serde asks
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
+impl Moment {
+    fn new(at: u64, input: Option<Input>) -> Self {
+        Self { at, ticks: Vec::new(), input, decided: Vec::new(), utterances: 0, ended: None }
+    }
 }
 
 /// Records one call. Never waits: when the disk is too far behind the record ends there, without the call's end.
@@ -71,12 +89,14 @@ impl Flight {
 
     /// The line of an input, before the conversation consumes it.
     pub fn moment(&self, now: MediaTime, input: &Input) -> Option<Moment> {
-        (!self.cut).then(|| Moment { at: now.ms(), ticks: Vec::new(), input: Some(input.clone()), decided: Vec::new() })
+        (!self.cut).then(|| Moment::new(now.ms(), Some(input.clone())))
     }
 
     /// Keeps it with what was decided.
     pub fn decided(&mut self, mut moment: Moment, actions: &[Action]) {
         moment.decided = actions.iter().filter_map(Action::decision).collect();
+        moment.utterances = actions.iter().filter(|action| matches!(action, Action::Report(CallEventKind::Utterance { .. }))).count();
+        moment.ended = actions.iter().find_map(|action| if let Action::End { reason } = action { Some((*reason).to_owned()) } else { None });
         let is_tick = matches!(moment.input, Some(Input::Tick));
         // a hint is no decision that is told, but it shows that the tick mattered
         if is_tick && actions.is_empty() && self.ticks.len() < TICKS_MAX {
@@ -84,10 +104,10 @@ impl Flight {
         }
         moment.ticks = std::mem::take(&mut self.ticks);
         self.line(&moment);
-        let ended = actions.iter().any(|action| matches!(action, Action::End { .. }));
+        let ended = moment.ended.is_some();
         if self.bytes > RECORD_BYTES_MAX && !ended {
             self.cut = true;
-            self.line(&Moment { at: moment.at, ticks: Vec::new(), input: None, decided: Vec::new() });
+            self.line(&Moment::new(moment.at, None));
         }
         // what was reported is worth a look even if the host dies now
         if ended || self.cut || self.lines.len() > PAGE_BYTES || actions.iter().any(|action| matches!(action, Action::Report(_))) {

@@ -55,6 +55,8 @@ pub struct Metrics {
     stages: [Histogram; 6],
     hold: Histogram,
     ended: Mutex<BTreeMap<&'static str, u64>>,
+    /// By name, which the settings bound, and outcome.
+    tools: Mutex<BTreeMap<(String, &'static str), u64>>,
 }
 
 /// Steps of an answered turn, in the order of [`TurnTiming`].
@@ -87,6 +89,11 @@ impl Metrics {
     /// Counts an ended call.
     pub fn ended(&self, reason: &'static str) {
         *self.ended.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
+    }
+
+    /// Counts a tool's call.
+    pub fn tool(&self, name: &str, outcome: &'static str) {
+        *self.tools.lock().unwrap_or_else(PoisonError::into_inner).entry((name.to_owned(), outcome)).or_default() += 1;
     }
 
     /// Prometheus' text form.
@@ -145,6 +152,9 @@ impl Metrics {
         family("heard_concealed_ms_total", "counter", "Sound made up in place of what was missing.", by_thread(|meter| meter.concealed_ms));
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         family("calls_ended_total", "counter", "Calls ended, by reason.", ended.iter().map(|(reason, n)| (format!("reason=\"{reason}\""), *n)).collect());
+        let tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);
+        let by_tool = tools.iter().map(|((name, outcome), n)| (format!("tool=\"{name}\",outcome=\"{outcome}\""), *n)).collect();
+        family("tool_calls_total", "counter", "Calls of the operator's tools, by outcome.", by_tool);
         family("outbox_pending", "gauge", "Events owed to a sink.", backlog.iter().map(|(sink, n)| (format!("sink=\"{sink}\""), n.0)).collect());
         family("outbox_parked", "gauge", "Events that a sink refused.", backlog.iter().map(|(sink, n)| (format!("sink=\"{sink}\""), n.1)).collect());
         family("twilio_total", "counter", "Twilio transport counts.", twilio.iter().map(|(what, n)| (format!("what=\"{what}\""), *n)).collect());

@@ -19,10 +19,11 @@ use voiced_models_remote::chain::llm::LlmChain;
 use voiced_models_remote::chain::tts::TtsChain;
 use voiced_models_remote::deepgram::{Deepgram, DeepgramSettings};
 use voiced_models_remote::descriptor::{Descriptor, Provider, Role};
-use voiced_models_remote::llm::Llm;
+use voiced_models_remote::llm::{Llm, ToolDefinition};
 use voiced_models_remote::openai_chat::{OpenAiChat, OpenAiChatSettings};
 use voiced_models_remote::openai_tts::{OpenAiTts, OpenAiTtsSettings};
 use voiced_models_remote::stt::{Stt, SttEncoding};
+use voiced_models_remote::tool::{ToolSettings, Tools};
 use voiced_models_remote::tts::Tts;
 
 use crate::local::{LocalScript, LocalStt, LocalTts};
@@ -34,15 +35,29 @@ pub struct Providers {
     whisper: Mutex<Option<LocalStt>>,
     piper: Mutex<Option<LocalTts>>,
     breakers: Mutex<BTreeMap<String, Arc<Breaker>>>,
+    tools: Arc<Tools>,
 }
 
 /// How long a provider with another one behind it is waited for: the caller's silence is to stay below 2 s.
 const IMPATIENT: Timeouts = Timeouts { connect_ms: 1_200, first_byte_ms: 2_000, idle_ms: 2_000, half_open_ms: 2_000, finalize_ms: 700, may_wait_again: false };
 
 impl Providers {
-    /// With the settings' accounts.
-    pub fn new(settings: &Settings, weights: &Weights) -> Self {
-        Self { accounts: settings.providers.clone(), weights: weights.clone(), whisper: Mutex::default(), piper: Mutex::default(), breakers: Mutex::default() }
+    /// With the settings' accounts and tools.
+    pub fn new(settings: &Settings, weights: &Weights) -> Result<Self> {
+        let tools = settings.agent.tools.iter().map(tool).collect::<Result<_>>()?;
+        Ok(Self {
+            accounts: settings.providers.clone(),
+            weights: weights.clone(),
+            whisper: Mutex::default(),
+            piper: Mutex::default(),
+            breakers: Mutex::default(),
+            tools: Arc::new(Tools::new(tools).context("agent.tools")?),
+        })
+    }
+
+    /// The operator's tools, for all language models.
+    pub fn tools(&self) -> Arc<Tools> {
+        Arc::clone(&self.tools)
     }
 
     /// Speech to text for a line of this rate.
@@ -102,6 +117,7 @@ impl Providers {
                 model: named.model,
                 prompt: prompt.to_owned(),
                 stages: script.stages.iter().map(|stage| stage.name.clone()).collect(),
+                tools: self.tools.definitions(),
                 temperature: None,
             })?),
             other => bail!("agent.llm: {} has no language model here", other.name()),
@@ -152,6 +168,17 @@ fn shared<T: Clone>(place: &Mutex<Option<T>>, load: impl FnOnce() -> Result<T>) 
         *place = Some(load()?);
     }
     place.clone().context("a model that was just loaded")
+}
+
+fn tool(tool: &voiced_config::Tool) -> Result<ToolSettings> {
+    let mut parameters = serde_json::to_value(&tool.parameters).with_context(|| format!("agent.tools: {}", tool.name))?;
+    if tool.parameters.is_empty() {
+        // providers insist on a schema
+        parameters = serde_json::json!({"type": "object", "properties": {}});
+    }
+    let definition = ToolDefinition { name: tool.name.clone(), description: tool.description.clone(), parameters };
+    let headers = tool.headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    Ok(ToolSettings { definition, url: tool.url.clone(), timeout_ms: tool.timeout_ms, headers })
 }
 
 fn account(provider: &ProviderSettings, base_url: &str, timeouts: Timeouts) -> Account {

@@ -1,13 +1,16 @@
 //! The calls of this host: takes them from transports, gives each its task and its place, and knows them until they end.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::ensure;
 use rtrb::Producer;
 use serde::Serialize;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use voiced_core::frame::Rate;
 use voiced_core::leg::LegSettings;
 use voiced_core::line::Gone;
@@ -27,6 +30,9 @@ use crate::headroom::Headroom;
 use crate::metrics::Metrics;
 use crate::rooms::RoomHost;
 use crate::traces::Traces;
+
+/// How long the event store is waited for before a stream opens: a disk that is well takes some ms, and a caller waits.
+const TOKEN_WAIT: Duration = Duration::from_millis(500);
 
 /// What a slow watcher of calls may fall behind, in observations.
 const OBSERVED_MAX: usize = 4_096;
@@ -253,6 +259,21 @@ impl Switchboard for Desk {
 
     fn elsewhere(&self) -> Option<String> {
         (self.sessions.is_draining() && !self.drain_redirect_url.is_empty()).then(|| self.drain_redirect_url.clone())
+    }
+
+    /// A store that cannot say so in time costs no call: within this process tokens are known all the same.
+    fn was_used(&self, token: String, expires_unix_s: u64) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
+        Box::pin(async move {
+            let note = self.sessions.outbox.with(move |store| store.use_once(&token, expires_unix_s, unix_ms() / 1_000));
+            match timeout(TOKEN_WAIT, note).await {
+                Ok(Ok(Ok(is_first))) => !is_first,
+                Ok(Ok(Err(error)) | Err(error)) => {
+                    tracing::warn!(%error, "whether another process has taken this stream's token is not known");
+                    false
+                }
+                Err(_) => false,
+            }
+        })
     }
 
     fn connected(&self, incoming: IncomingCall, line: LineIo) -> Result<Option<Producer<Packet>>, Refused> {

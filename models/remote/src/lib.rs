@@ -18,6 +18,7 @@ pub mod openai_chat;
 pub mod openai_tts;
 pub mod secret;
 pub mod stt;
+pub mod tool;
 pub mod tts;
 pub mod untrusted;
 

@@ -1,5 +1,6 @@
 //! Language models as a conversation sees them.
 
+use serde_json::Value;
 use tokio::sync::mpsc;
 use voiced_core::model::{LlmEvent, LlmRequest};
 
@@ -13,4 +14,15 @@ pub trait Llm: Send + Sync {
     fn ask(&self, request: LlmRequest) -> mpsc::Receiver<LlmEvent>;
     /// Makes ready for a question that comes soon, on the current tokio runtime: a connection costs round trips.
     fn warm(&self) {}
+}
+
+/// A tool of the operator's as a model sees it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ToolDefinition {
+    /// What the model calls it by.
+    pub name: String,
+    /// What it is good for.
+    pub description: String,
+    /// JSON schema of its arguments.
+    pub parameters: Value,
 }

@@ -8,12 +8,12 @@ mod tools;
 
 use crate::account::{Account, OPENAI, SettingsError};
 use crate::http::Http;
-use crate::llm::{EVENTS_MAX, Llm};
+use crate::llm::{EVENTS_MAX, Llm, ToolDefinition};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::sync::mpsc;
-use voiced_core::model::{LlmEvent, LlmRequest, Speaker};
+use voiced_core::model::{LlmEvent, LlmRequest, Message, Speaker, TOOL_ROUNDS_MAX};
 
 pub(crate) use tools::{Round, ToolDelta};
 
@@ -28,6 +28,8 @@ pub struct OpenAiChatSettings {
     pub prompt: String,
     /// Names of the conversation's stages; with none, the model gets no such tool.
     pub stages: Vec<String>,
+    /// Tools of the operator's own; with none, the model gets no others.
+    pub tools: Vec<ToolDefinition>,
     /// Randomness, `None` for the model's own; reasoning models take none.
     pub temperature: Option<f32>,
 }
@@ -74,28 +76,22 @@ impl Llm for OpenAiChat {
 /// speak.
 pub(crate) fn request_body(settings: &OpenAiChatSettings, request: &LlmRequest, rounds: &[Round], may_call: bool) -> Value {
     let mut messages = vec![json!({"role": "system", "content": system_prompt(settings, request)})];
-    messages.extend(request.history.iter().map(|message| {
-        let role = match message.speaker {
-            Speaker::Caller => "user",
-            Speaker::Agent => "assistant",
-            Speaker::Supervisor => "system",
-        };
-        let content = match message.speaker {
-            Speaker::Supervisor => format!("Your supervisor tells you, unheard by the caller: {}", message.text),
-            Speaker::Caller | Speaker::Agent => message.text.clone(),
-        };
-        json!({"role": role, "content": content})
+    messages.extend(request.history.iter().flat_map(|message| match message {
+        Message::Said { speaker, text } => vec![said(*speaker, text)],
+        Message::Called(called) => tools::called("", std::slice::from_ref(called)),
     }));
+    messages.extend(request.rounds.iter().flat_map(|round| tools::called(&round.said, &round.called)));
     if !request.begun.is_empty() {
         messages.push(json!({"role": "assistant", "content": request.begun}));
         messages
             .push(json!({"role": "system", "content": "The line to you broke in the middle of your answer. Say what follows behind it, and nothing twice."}));
     }
     messages.extend(rounds.iter().flat_map(Round::messages));
+    let own = if request.rounds.len() < TOOL_ROUNDS_MAX { settings.tools.as_slice() } else { &[] };
     let mut body = json!({
         "model": settings.model,
         "messages": messages,
-        "tools": tools::definitions(&settings.stages),
+        "tools": tools::definitions(&settings.stages, own),
         "stream": true,
     });
     if !may_call {
@@ -105,6 +101,14 @@ pub(crate) fn request_body(settings: &OpenAiChatSettings, request: &LlmRequest, 
         body["temperature"] = json!(temperature);
     }
     body
+}
+
+fn said(speaker: Speaker, text: &str) -> Value {
+    match speaker {
+        Speaker::Caller => json!({"role": "user", "content": text}),
+        Speaker::Agent => json!({"role": "assistant", "content": text}),
+        Speaker::Supervisor => json!({"role": "system", "content": format!("Your supervisor tells you, unheard by the caller: {text}")}),
+    }
 }
 
 /// The prompt comes first and never changes, so that providers can cache it.
@@ -178,7 +182,7 @@ mod tests {
     use crate::secret::Secret;
     use crate::sse::SseDecoder;
     use voiced_core::id::TurnId;
-    use voiced_core::model::Message;
+    use voiced_core::model::{Called, ToolCall, ToolOutcome, ToolRound};
 
     fn settings() -> OpenAiChatSettings {
         OpenAiChatSettings {
@@ -186,6 +190,7 @@ mod tests {
             model: "gpt-4o-mini".into(),
             prompt: "You take repairs.".into(),
             stages: vec!["welcome".into(), "issue".into()],
+            tools: Vec::new(),
             temperature: None,
         }
     }
@@ -199,13 +204,33 @@ mod tests {
     #[test]
     fn a_question_holds_the_prompt_the_stage_and_what_was_heard() {
         let history = [(Speaker::Agent, "Hello."), (Speaker::Caller, "My sink leaks.")];
-        let history = history.map(|(speaker, text)| Message { speaker, text: text.into() }).to_vec();
-        let request = LlmRequest { turn: TurnId(3), stage: "welcome".into(), history, begun: String::new(), tries: 0 };
+        let history = history.map(|(speaker, text)| Message::said(speaker, text)).to_vec();
+        let request = LlmRequest { turn: TurnId(3), stage: "welcome".into(), history, rounds: Vec::new(), begun: String::new(), tries: 0 };
         let body = request_body(&settings(), &request, &[], true);
         insta::with_settings!({snapshot_path => "../tests/golden", prepend_module_to_snapshot => false, sort_maps => true}, {
             insta::assert_json_snapshot!("openai_chat_request", body);
         });
         assert!(!format!("{:?}", OpenAiChat::new(settings()).unwrap()).contains("sk-key"));
+    }
+
+    #[test]
+    fn what_tools_said_comes_back_as_their_messages_and_after_the_last_round_none_is_offered() {
+        let mut settings = settings();
+        settings.tools =
+            vec![ToolDefinition { name: "look_up".into(), description: "Finds an order.".into(), parameters: json!({"type": "object", "properties": {}}) }];
+        let called = |number, arguments: &str, outcome| Called { number, call: ToolCall { name: "look_up".into(), arguments: arguments.into() }, outcome };
+        let history = vec![Message::Called(called(0, "{\"order\":7}", None)), Message::said(Speaker::Caller, "And order eight?")];
+        let failed = called(1, "{broken", Some(ToolOutcome::Failed("the arguments are not JSON".into())));
+        let answered = called(2, "{\"order\":8}", Some(ToolOutcome::Answered("on its way".into())));
+        let rounds = vec![ToolRound { said: "Let me look.".into(), called: vec![failed, answered] }];
+        let mut request = LlmRequest { turn: TurnId(3), stage: "welcome".into(), history, rounds, begun: String::new(), tries: 0 };
+        let body = request_body(&settings, &request, &[], true);
+        assert_eq!(body["tools"].as_array().map(Vec::len), Some(3));
+        insta::with_settings!({snapshot_path => "../tests/golden", prepend_module_to_snapshot => false, sort_maps => true}, {
+            insta::assert_json_snapshot!("openai_chat_tool_messages", body["messages"].as_array().map(|messages| &messages[1..]));
+        });
+        request.rounds = vec![request.rounds[0].clone(); TOOL_ROUNDS_MAX];
+        assert_eq!(request_body(&settings, &request, &[], true)["tools"].as_array().map(Vec::len), Some(2));
     }
 
     #[test]

@@ -53,7 +53,7 @@ fn failed(text: &str) -> LlmEvent {
 }
 
 async fn ask(chain: &LlmChain, tries: u32) -> Vec<LlmEvent> {
-    let request = LlmRequest { turn: TurnId(1), stage: String::new(), history: Vec::new(), begun: String::new(), tries };
+    let request = LlmRequest { turn: TurnId(1), stage: String::new(), history: Vec::new(), rounds: Vec::new(), begun: String::new(), tries };
     let mut events = all(chain.ask(request)).await;
     events.retain(|event| !matches!(event, LlmEvent::By(_)));
     events

@@ -4,6 +4,7 @@
 mod cartesia;
 mod deepgram;
 mod openai;
+pub mod tool;
 mod voice;
 
 use axum::Router;
@@ -76,12 +77,19 @@ pub struct Answer {
     pub stage: Option<String>,
     /// A call of `end_call`.
     pub hang_up: bool,
+    /// Calls of the operator's tools: name and arguments, JSON or not.
+    pub calls: Vec<(String, String)>,
 }
 
 impl Answer {
     /// Only words.
     pub fn text(text: impl Into<String>) -> Self {
         Self { text: text.into(), ..Self::default() }
+    }
+
+    /// Only a call of a tool.
+    pub fn call(name: impl Into<String>, arguments: impl Into<String>) -> Self {
+        Self { calls: vec![(name.into(), arguments.into())], ..Self::default() }
     }
 }
 

@@ -9,6 +9,8 @@ use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 use rtrb::Producer;
 use std::collections::{BTreeMap, HashSet};
+use std::future::{Future, ready};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
 use voiced_core::line::{FromLine, ToLine};
@@ -22,6 +24,11 @@ pub trait Switchboard: Send + Sync + 'static {
     /// Asked when it may not be admitted: the voice webhook of another host, to which the call is sent.
     fn elsewhere(&self) -> Option<String> {
         None
+    }
+
+    /// True when another process of this host has seen this one-time token, which expires then; from now on this one has.
+    fn was_used(&self, _token: String, _expires_unix_s: u64) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
+        Box::pin(ready(false))
     }
 
     /// A stream has started and its token holds: take the line. An error closes the stream. The caller's sound goes into

@@ -2,8 +2,8 @@
 //!
 //! Anyone may dial a WebSocket, so the TwiML carries a token that only we can have made: an expiry, a nonce and an
 //! HMAC-SHA256 over them, the CallSid and every other parameter of the stream. It needs no memory where it is made,
-//! so another node with the same secret can take the stream. The node that takes it remembers the nonce until the
-//! token would have expired anyway.
+//! so another node with the same secret can take the stream. The process that takes it remembers the nonce until the
+//! token would have expired anyway, and asks the daemon whether another process of the host has taken it.
 
 use crate::settings::TwilioSettings;
 use base64::Engine as _;
@@ -59,8 +59,8 @@ impl Tokens {
         format!("{expiry_s}.{}.{}", URL_SAFE_NO_PAD.encode(nonce), URL_SAFE_NO_PAD.encode(mac))
     }
 
-    /// Accepts a token once.
-    pub(crate) fn redeem(&self, now_s: u64, call_sid: &str, parameters: &BTreeMap<String, String>) -> Result<(), BadToken> {
+    /// Accepts a token once; what names it, and the second in which it expires, are for other processes to know.
+    pub(crate) fn redeem(&self, now_s: u64, call_sid: &str, parameters: &BTreeMap<String, String>) -> Result<(String, u64), BadToken> {
         let token = parameters.get(TOKEN).ok_or(BadToken::Missing)?;
         let (expiry_s, nonce, signature) = split(token).ok_or(BadToken::Forged)?;
         let mut check = keyed(&self.key);
@@ -80,7 +80,7 @@ impl Tokens {
             return Err(BadToken::Full);
         }
         used.insert(nonce, expiry_s);
-        Ok(())
+        Ok((URL_SAFE_NO_PAD.encode(nonce), expiry_s))
     }
 
     fn sign(&self, expiry_s: u64, nonce: Nonce, call_sid: &str, parameters: &BTreeMap<String, String>) -> [u8; 32] {
@@ -141,7 +141,7 @@ mod tests {
     fn another_node_of_the_fleet_takes_a_token_once() {
         let token = with_token(node("shared").make(100, "CA1", &parameters()));
         let other = node("shared");
-        assert_eq!(other.redeem(160, "CA1", &token), Ok(()));
+        assert!(other.redeem(160, "CA1", &token).is_ok_and(|(_, expiry_s)| expiry_s == 160));
         assert_eq!(other.redeem(160, "CA1", &token), Err(BadToken::Replayed));
         assert_eq!(node("another").redeem(160, "CA1", &token), Err(BadToken::Forged));
     }

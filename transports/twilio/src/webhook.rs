@@ -8,6 +8,7 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, OriginalUri, Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -90,12 +91,24 @@ async fn read(desk: &Desk, uri: &Uri, request: Request) -> Result<Form, Box<Resp
 
 /// The form of a request that is Twilio's.
 fn believe(desk: &Desk, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Result<Form, Box<Response>> {
-    let fields: Fields = form_urlencoded::parse(body).into_owned().collect();
     let path = uri.path_and_query().map_or(uri.path(), |path| path.as_str());
     let refuse = |reason: &dyn std::fmt::Display| Err(Box::new(refuse(desk, uri.path(), reason)));
-    if let Err(reason) = signature::verify(&desk.settings, headers, &desk.settings.public_url(path), &fields) {
-        return refuse(&reason);
-    }
+    let url = desk.settings.public_url(path);
+    let is_json = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+    // a body of JSON counts only where its hash is part of what is signed
+    let has_hash = if is_json { signature::verify_body(uri.query().unwrap_or_default(), body) } else { Ok(false) };
+    let believed = match has_hash {
+        Ok(true) => signature::verify(&desk.settings, headers, &url, &Fields::new()).map(|()| json_fields(body)),
+        Ok(false) => {
+            let fields = form_urlencoded::parse(body).into_owned().collect();
+            signature::verify(&desk.settings, headers, &url, &fields).map(|()| fields)
+        }
+        Err(reason) => Err(reason),
+    };
+    let fields = match believed {
+        Ok(fields) => fields,
+        Err(reason) => return refuse(&reason),
+    };
     let account = desk.settings.account_sid.as_deref();
     if account.is_some_and(|account| account != field(&fields, "AccountSid")) {
         return refuse(&"the call is of another account than TWILIO_ACCOUNT_SID");
@@ -107,10 +120,21 @@ fn believe(desk: &Desk, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> Result<F
     Ok(Form { fields, call_sid })
 }
 
+/// The texts and numbers of a JSON object, as a form would have them.
+fn json_fields(body: &[u8]) -> Fields {
+    let object: Map<String, Value> = serde_json::from_slice(body).unwrap_or_default();
+    let text = |value| match value {
+        Value::String(text) => Some(text),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    };
+    object.into_iter().filter_map(|(name, value)| Some((name, text(value)?))).collect()
+}
+
 /// What the stream is told: who calls, and the query of the webhook's URL.
 pub(crate) fn parameters(fields: &Fields, query: &str) -> BTreeMap<String, String> {
     let fits = |name: &str, value: &str| name.len() <= NAME_BYTES_MAX && value.len() <= VALUE_BYTES_MAX;
-    let custom = form_urlencoded::parse(query.as_bytes()).filter(|(name, value)| fits(name, value)).take(CUSTOM_MAX);
+    let custom = form_urlencoded::parse(query.as_bytes()).filter(|(name, value)| name != signature::BODY_HASH && fits(name, value)).take(CUSTOM_MAX);
     let mut parameters: BTreeMap<_, _> = custom.map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
     for (name, source) in [("from", "From"), ("to", "To"), ("direction", "Direction")] {
         let value = field(fields, source);

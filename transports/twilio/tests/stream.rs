@@ -165,6 +165,18 @@ async fn a_call_that_stalls_loses_sound_but_not_its_marks() {
 }
 
 #[tokio::test]
+async fn webhooks_in_json_are_believed_by_the_hash_that_is_signed() {
+    let host = Host::start(|_| {}).await;
+    let ringing = json!({"CallSid": CALL_SID, "From": "+5511999990000", "To": "+551130000000", "Direction": "inbound"});
+    let (status, twiml) = host.post_json("/twilio/voice", &ringing, &ringing).await;
+    assert!(status == 200 && twiml.contains("+5511999990000") && !twiml.contains("bodySHA256"), "{twiml}");
+    let completed = json!({"CallSid": CALL_SID, "CallStatus": "completed", "CallDuration": 12});
+    assert_eq!(host.post_json("/twilio/status", &completed, &completed).await.0, 204);
+    assert_eq!(host.statuses(), [(CALL_SID.to_owned(), "completed".to_owned())]);
+    assert_eq!(host.post_json("/twilio/status", &completed, &ringing).await.0, 403, "another body");
+}
+
+#[tokio::test]
 async fn a_webhook_is_signed_or_refused() {
     let host = Host::start(|_| {}).await;
     let (status, _) = host.post("/twilio/voice?tenant=acme", &[("CallSid", CALL_SID)], Some("AAAA")).await;

@@ -2,7 +2,7 @@
 
 use super::exchange::Action;
 use crate::event::{CallEventKind, EventSpeaker};
-use crate::model::{Message, Speaker};
+use crate::model::{Called, Message, Speaker, ToolOutcome};
 use crate::time::MediaTime;
 
 /// Messages of the history at most, an hour of lively talk; the oldest are forgotten first.
@@ -12,6 +12,8 @@ const HISTORY_MESSAGES_MAX: usize = 256;
 const WHISPER_CHARS_MAX: usize = 1_000;
 /// Bytes of a message from which on nothing more is merged into it.
 const MESSAGE_BYTES_MERGED_MAX: usize = 8_192;
+/// Bytes of tools' answers in the history at most; the oldest are forgotten first: a model has to read all of them each turn.
+const TOOL_BYTES_MAX: usize = 64 * 1024;
 
 /// The heard history, the stage and the count of utterances.
 #[derive(Debug)]
@@ -54,10 +56,37 @@ impl Account {
         }
     }
 
+    /// Keeps a tool's call of a reply that is over, answered or not.
+    pub fn called(&mut self, called: Called) {
+        self.history.push(Message::Called(called));
+        self.forget();
+    }
+
+    /// A tool answers whose reply is over: the model of the next turn is to know it.
+    pub fn tool_answered(&mut self, number: u32, outcome: ToolOutcome) {
+        let running = self.history.iter_mut().find_map(|message| match message {
+            Message::Called(called) if called.number == number && called.outcome.is_none() => Some(called),
+            _ => None,
+        });
+        if let Some(called) = running {
+            called.outcome = Some(outcome);
+            self.forget();
+        }
+    }
+
     fn remember(&mut self, speaker: Speaker, text: &str) {
         push(&mut self.history, speaker, text);
+        self.forget();
+    }
+
+    fn forget(&mut self) {
         if self.history.len() > HISTORY_MESSAGES_MAX {
             self.history.remove(0);
+        }
+        while self.history.iter().map(tool_bytes).sum::<usize>() > TOOL_BYTES_MAX
+            && let Some(oldest) = self.history.iter().position(|message| matches!(message, Message::Called(_)))
+        {
+            self.history.remove(oldest);
         }
     }
 
@@ -80,13 +109,23 @@ impl Account {
     }
 }
 
-/// What a caller says in two goes, with nothing heard between, is one message: it has had no answer yet.
-fn push(history: &mut Vec<Message>, speaker: Speaker, text: &str) {
-    match history.last_mut() {
-        Some(last) if last.speaker == speaker && last.text.len() < MESSAGE_BYTES_MERGED_MAX => {
-            last.text.push(' ');
-            last.text.push_str(text);
+fn tool_bytes(message: &Message) -> usize {
+    match message {
+        Message::Called(Called { call, outcome, .. }) => {
+            let answer = outcome.as_ref().map_or(0, |(ToolOutcome::Answered(text) | ToolOutcome::Failed(text))| text.len());
+            call.arguments.len() + answer
         }
-        _ => history.push(Message { speaker, text: text.to_owned() }),
+        Message::Said { .. } => 0,
+    }
+}
+
+/// What a caller says in two goes, with nothing heard between, is one message: it has had no answer yet.
+fn push(history: &mut Vec<Message>, who: Speaker, more: &str) {
+    match history.last_mut() {
+        Some(Message::Said { speaker, text }) if *speaker == who && text.len() < MESSAGE_BYTES_MERGED_MAX => {
+            text.push(' ');
+            text.push_str(more);
+        }
+        _ => history.push(Message::said(who, more)),
     }
 }

@@ -4,17 +4,20 @@
 //! attempt, which voids the one before. Nothing leaves before the turn has ended *and* the words are trusted: settled
 //! by the provider, or complete and stable, or waited for long enough. A model that breaks off is asked again for what
 //! follows its last whole phrase; a provider that fails for good or is silent for too long (`late`) costs the reply, not the
-//! call: the agent apologises.
+//! call: the agent apologises (`failed`). A model may call tools before it goes on (`tools`).
 
+mod failed;
 mod late;
+mod tools;
 
 use super::words::normalised;
 use super::{Action, Conversation, Owed, Phase, Spoken, TurnTiming};
 use crate::id::TurnId;
-use crate::leg::{Command, TextEnding};
+use crate::leg::TextEnding;
 use crate::model::{LlmEvent, LlmRequest, Speaker};
 use crate::reply::{Reply, ReplyId};
 use crate::time::MediaTime;
+use tools::Tools;
 
 /// Interim words unchanged for this long, in ms, are stable: interims come every 50 to 200 ms.
 const STABLE_MS: u64 = 150;
@@ -31,8 +34,6 @@ const SPECULATIVE_ATTEMPTS_MAX: u32 = 5;
 const DELAYED_MS_MAX: u64 = 8_000;
 /// Times that a model which broke off is asked to go on.
 const CONTINUATIONS_MAX: u32 = 2;
-/// Failures of the voice in a row after which there is no way to talk.
-const VOICE_FAILURES_MAX: u32 = 2;
 
 /// A reply in preparation or being heard.
 #[derive(Debug)]
@@ -52,6 +53,12 @@ pub(super) struct Answer {
     voice_failed: bool,
     /// Times that the model was asked again because it broke off.
     continued: u32,
+    /// What it has called.
+    tools: Tools,
+    /// Times that the filler was said.
+    fillers: u32,
+    /// When the latest phrase was heard to its end.
+    heard_at: Option<MediaTime>,
     progress_at: MediaTime,
     released_at: Option<MediaTime>,
     token_at: Option<MediaTime>,
@@ -71,6 +78,9 @@ impl Answer {
             model_failed: false,
             voice_failed: false,
             continued: 0,
+            tools: Tools::default(),
+            fillers: 0,
+            heard_at: None,
             progress_at: now,
             released_at: None,
             token_at: None,
@@ -85,6 +95,12 @@ impl Answer {
             self.phrase_at.get_or_insert(now);
             actions.push(Action::Synthesize { turn, attempt, phrase, text });
         }
+    }
+
+    /// A phrase was heard to its end.
+    pub fn phrase_heard(&mut self, now: MediaTime, phrase: u32) {
+        self.reply.phrase_heard(phrase);
+        self.heard_at = Some(now);
     }
 
     /// Says the rest and ends the reply.
@@ -202,8 +218,9 @@ impl Conversation {
     fn ask_model(&self, begun: String, actions: &mut Vec<Action>) {
         let Some(answer) = &self.answer else { return };
         let ReplyId { turn, attempt } = answer.reply.id;
-        let history = self.account.history_with(&self.caller.text());
-        actions.push(Action::Ask { attempt, request: LlmRequest { turn, stage: self.account.stage.clone(), history, begun, tries: answer.continued } });
+        let stage = answer.stage.as_ref().unwrap_or(&self.account.stage).clone();
+        let (history, rounds) = (self.account.history_with(&self.caller.text()), answer.tools.rounds().to_vec());
+        actions.push(Action::Ask { attempt, request: LlmRequest { turn, stage, history, rounds, begun, tries: answer.continued } });
     }
 
     /// The agent says something by itself on the floor it has just taken.
@@ -228,6 +245,8 @@ impl Conversation {
             self.apologise(now, actions);
         } else if answer.closed && answer.reply.phrases() == 0 {
             self.nothing_to_say(now, turn, actions);
+        } else {
+            self.run_tools(actions);
         }
     }
 
@@ -250,6 +269,8 @@ impl Conversation {
                 }
             }
             LlmEvent::HangUp => answer.hang_up = Some("agent_hung_up"),
+            LlmEvent::Calls(calls) => answer.tools.called(calls),
+            LlmEvent::Done if answer.tools.are_called() => self.tools_called(now, actions),
             LlmEvent::Done => {
                 answer.close(now, actions);
                 if answer.released_at.is_some() && answer.reply.phrases() == 0 {
@@ -259,13 +280,15 @@ impl Conversation {
             // what it has said is kept, and the phrase in which it broke off is asked for again
             LlmEvent::Failed(_) if answer.token_at.is_some() && answer.continued < CONTINUATIONS_MAX => {
                 answer.continued += 1;
+                answer.tools.take_back();
                 answer.reply.break_off();
-                let begun = answer.reply.text();
+                let begun = answer.tools.text_since(&answer.reply);
                 self.ask_model(begun, actions);
             }
             LlmEvent::Failed(_) => {
                 answer.closed = true;
                 answer.model_failed = true;
+                answer.tools.take_back();
                 if answer.released_at.is_some() {
                     self.apologise(now, actions);
                 }
@@ -316,9 +339,10 @@ impl Conversation {
     /// The reply is over: reports what of it was heard. When that is nothing, its stage was not entered either.
     pub(super) fn report_reply(&mut self, heard: &str, actions: &mut Vec<Action>) {
         self.report_owed(actions);
+        let answer = self.let_go();
         let stage = self.account.stage.clone();
         self.account.utterance(Speaker::Agent, heard, &stage, actions);
-        if let Some(answer) = self.answer.take()
+        if let Some(answer) = answer
             && let Some(before) = answer.stage_before
             && heard.is_empty()
         {
@@ -343,56 +367,5 @@ impl Conversation {
             }
             self.account.utterance(Speaker::Caller, &text, &owed.stage, actions);
         }
-    }
-
-    /// The model has failed: what it has said stands, an apology is put behind it.
-    fn apologise(&mut self, now: MediaTime, actions: &mut Vec<Action>) {
-        let Some(answer) = &mut self.answer else { return };
-        answer.reply.break_off();
-        let phrases = answer.reply.say(&self.settings.apology);
-        answer.synthesize(now, phrases, actions);
-        answer.close(now, actions);
-        let turn = answer.reply.id.turn;
-        if answer.reply.phrases() == 0 {
-            self.nothing_to_say(now, turn, actions);
-        }
-    }
-
-    /// The voice has failed: the apology needs a new session, so it is a turn of its own.
-    fn voice_failed(&mut self, now: MediaTime, actions: &mut Vec<Action>) {
-        let Some(answer) = &self.answer else { return };
-        let turn = answer.reply.id.turn;
-        let heard = answer.reply.heard_text();
-        self.report_reply(&heard, actions);
-        actions.push(Action::Command(Command::Abandon(turn)));
-        actions.push(Action::CancelBefore(turn.next()));
-        self.phase = Phase::Listening;
-        self.voice_failures += 1;
-        if self.ending.is_some() || self.voice_failures >= VOICE_FAILURES_MAX {
-            self.hang_up(now, "agent_hung_up", actions);
-        } else {
-            let text = self.settings.apology.clone();
-            self.open(now, super::Opening::Say { text, hang_up: None }, actions);
-        }
-    }
-
-    /// The reply has no words: the floor goes back to the caller.
-    fn nothing_to_say(&mut self, now: MediaTime, turn: TurnId, actions: &mut Vec<Action>) {
-        self.report_owed(actions);
-        self.enter_stage();
-        let hang_up = self.answer.as_ref().and_then(|answer| answer.hang_up);
-        self.abandon(turn, actions);
-        if let Some(reason) = hang_up {
-            self.hang_up(now, reason, actions);
-        }
-    }
-
-    pub(super) fn abandon(&mut self, turn: TurnId, actions: &mut Vec<Action>) {
-        self.answer = None;
-        self.owed = None;
-        self.caller.take();
-        self.phase = Phase::Listening;
-        actions.push(Action::Command(Command::Abandon(turn)));
-        actions.push(Action::CancelBefore(turn.next()));
     }
 }

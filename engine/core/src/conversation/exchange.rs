@@ -4,7 +4,7 @@ use crate::event::CallEventKind;
 use crate::id::TurnId;
 use crate::leg::{Command, LegEvent};
 use crate::line::Gone;
-use crate::model::{LlmEvent, LlmRequest, SttEvent};
+use crate::model::{LlmEvent, LlmRequest, SttEvent, ToolCall, ToolOutcome};
 use serde::{Deserialize, Serialize};
 
 /// What the agent says by itself, fixed for a call.
@@ -69,6 +69,13 @@ pub enum Input {
         /// What it says.
         event: Spoken,
     },
+    /// From the tool that was called by [`Action::CallTool`] of this number; comes for each, whatever has happened since.
+    Tool {
+        /// Which call.
+        number: u32,
+        /// How it went.
+        outcome: ToolOutcome,
+    },
     /// The caller wrote instead of speaking: a turn of its own.
     Typed(String),
     /// A supervisor tells the agent something that the caller does not hear.
@@ -131,6 +138,15 @@ pub enum Action {
         /// Which attempt at it.
         attempt: u32,
     },
+    /// Call a tool, beside the others: the caller's turn is over. It has effects, so nothing takes it back.
+    CallTool {
+        /// Whose reply waits for it.
+        turn: TurnId,
+        /// Which call of the conversation, from 0.
+        number: u32,
+        /// What to call.
+        call: ToolCall,
+    },
     /// Tell the outside world.
     Report(CallEventKind),
     /// How long each step of an answered turn took.
@@ -155,6 +171,7 @@ impl Action {
             Self::Synthesize { turn, attempt, phrase, text } => format!("speaks turn {} attempt {attempt} phrase {phrase}: {text}", turn.0),
             Self::EndReply { turn, attempt, phrases } => format!("turn {} attempt {attempt} has {phrases} phrases", turn.0),
             Self::Release { turn, attempt } => format!("lets turn {} attempt {attempt} be heard", turn.0),
+            Self::CallTool { turn, number, call } => format!("calls {} for turn {}, number {number}: {}", call.name, turn.0, call.arguments),
             Self::Report(CallEventKind::CallInitiated { .. }) => "reports the call's begin".into(),
             Self::Report(CallEventKind::Utterance { speaker, text, stage, .. }) => format!("reports {speaker:?} at {stage}: {text}"),
             Self::Report(CallEventKind::CallEnded { final_stage, reason, .. }) => format!("reports the call's end at {final_stage}: {reason}"),

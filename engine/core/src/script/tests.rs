@@ -1,8 +1,8 @@
 use super::*;
 
 fn history(callers: &[&str]) -> Vec<Message> {
-    let caller = |text: &&str| Message { speaker: Speaker::Caller, text: (*text).to_owned() };
-    let agent = Message { speaker: Speaker::Agent, text: "whatever was heard".to_owned() };
+    let caller = |text: &&str| Message::said(Speaker::Caller, *text);
+    let agent = Message::said(Speaker::Agent, "whatever was heard");
     callers.iter().flat_map(|text| [agent.clone(), caller(text)]).collect()
 }
 
@@ -17,7 +17,7 @@ fn play(script: &Script, callers: &[&str]) -> Vec<(String, String, bool)> {
                     LlmEvent::Stage(next) => stage = next,
                     LlmEvent::Token(text) => said.push_str(&text),
                     LlmEvent::HangUp => hung_up = true,
-                    LlmEvent::By(_) | LlmEvent::Done | LlmEvent::Failed(_) => {}
+                    LlmEvent::By(_) | LlmEvent::Calls(_) | LlmEvent::Done | LlmEvent::Failed(_) => {}
                 }
             }
             (stage.clone(), said, hung_up)

@@ -4,7 +4,7 @@ use voiced_core::conversation::{Action, Conversation, Input, Settings};
 use voiced_core::event::{CallEventKind, EventSpeaker};
 use voiced_core::id::TurnId;
 use voiced_core::leg::{Command, LegEvent};
-use voiced_core::model::{LlmEvent, SttEvent};
+use voiced_core::model::{LlmEvent, Speaker, SttEvent};
 use voiced_core::time::MediaTime;
 
 pub struct Call {
@@ -149,7 +149,9 @@ impl Call {
 
 pub fn asked(actions: &[Action]) -> Vec<(u32, u32, String)> {
     let ask = |action: &Action| match action {
-        Action::Ask { attempt, request } => Some((request.turn.0, *attempt, request.history.last().expect("words").text.clone())),
+        Action::Ask { attempt, request } => {
+            Some((request.turn.0, *attempt, request.history.iter().rev().find_map(|message| message.by(Speaker::Caller)).expect("words").to_owned()))
+        }
         _ => None,
     };
     actions.iter().filter_map(ask).collect()

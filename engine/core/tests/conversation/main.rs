@@ -2,6 +2,7 @@
 
 mod call;
 mod providers;
+mod tools;
 
 use voiced_core::conversation::{Action, Input, Spoken};
 use voiced_core::id::TurnId;
@@ -156,7 +157,8 @@ fn after_a_barge_in_transcript_and_history_hold_only_what_was_heard() {
     call.turn_ends(4);
     let heard = "I am very sorry. One two three";
     let request = call.all.iter().rev().find_map(|action| if let Action::Ask { request, .. } = action { Some(request) } else { None });
-    let history: Vec<&str> = request.expect("asked").history.iter().map(|message| message.text.as_str()).collect();
+    let history = &request.expect("asked").history;
+    let history: Vec<&str> = history.iter().filter_map(|message| if let Message::Said { text, .. } = message { Some(text.as_str()) } else { None }).collect();
     assert_eq!(history, ["Hello there, how can I help?", "My sink is leaking.", heard, "wait stop"], "asked early, with the interim words");
     call.reply_starts(4);
     assert_eq!(
@@ -361,7 +363,7 @@ fn a_whisper_reaches_the_model_and_nobody_else() {
     call.give(Input::Whispered("Offer a discount.".into()));
     let actions = call.says(2, "That is expensive.");
     let history = actions.iter().find_map(|action| if let Action::Ask { request, .. } = action { Some(request.history.clone()) } else { None });
-    let whisper = Message { speaker: Speaker::Supervisor, text: "Offer a discount.".into() };
+    let whisper = Message::said(Speaker::Supervisor, "Offer a discount.");
     assert!(history.expect("the model is asked").contains(&whisper));
     assert!(!call.transcript().iter().any(|line| line.contains("discount")));
 }

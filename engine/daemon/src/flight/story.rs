@@ -8,13 +8,16 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use voiced_core::conversation::{Action, Conversation, Input, Spoken, TurnTiming};
 use voiced_core::leg::LegEvent;
-use voiced_core::model::{LlmEvent, SttEvent};
+use voiced_core::model::{LlmEvent, SttEvent, ToolOutcome};
 use voiced_core::time::MediaTime;
 
 use super::{Head, Moment};
 
 /// What is read of one record at most, in bytes: more than is ever written.
 const READ_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// Characters of a tool's answer that are told: a few lines.
+const ANSWER_CHARS_MAX: usize = 300;
 
 /// A call after the fact.
 #[derive(Debug, Serialize, ToSchema)]
@@ -135,8 +138,8 @@ impl Record {
                 moments.extend(happened(input).map(told));
                 faults.extend(fault(input).map(told));
             }
-            utterances += moment.decided.iter().filter(|what| what.starts_with("reports Tenant") || what.starts_with("reports Agent")).count();
-            ended = moment.decided.iter().find_map(|what| what.strip_prefix("ends the call: ")).map(str::to_owned).or(ended);
+            utterances += moment.utterances;
+            ended = moment.ended.clone().or(ended);
             moments.extend(moment.decided.iter().map(|what| told(format!("→ {what}"))));
         }
         let head = &self.head;
@@ -169,8 +172,10 @@ fn happened(input: &Input) -> Option<String> {
         Input::Llm { event: LlmEvent::Stage(stage), .. } => format!("the model moves to {stage}"),
         Input::Llm { event: LlmEvent::HangUp, .. } => "the model ends the call".into(),
         Input::Llm { event: LlmEvent::Failed(reason), .. } => format!("the model failed: {reason}"),
+        Input::Tool { number, outcome: ToolOutcome::Answered(text) } => format!("tool call {number} is answered: {}", short(text)),
+        Input::Tool { number, outcome: ToolOutcome::Failed(reason) } => format!("tool call {number} failed: {reason}"),
         Input::Tick
-        | Input::Llm { event: LlmEvent::Token(_) | LlmEvent::Done, .. }
+        | Input::Llm { event: LlmEvent::Token(_) | LlmEvent::Calls(_) | LlmEvent::Done, .. }
         | Input::Tts { event: Spoken::Audio { .. } | Spoken::PhraseDone(_), .. } => return None,
         Input::Tts { event: Spoken::By(name), .. } => format!("spoken by {name}"),
         Input::Tts { event: Spoken::Failed(reason), .. } => format!("the voice failed: {reason}"),
@@ -183,6 +188,11 @@ fn happened(input: &Input) -> Option<String> {
         Input::Idle => "the line has been dead for too long".into(),
         Input::Started => "the call is up".into(),
     })
+}
+
+/// The beginning of a tool's answer; all of it is in the record.
+fn short(text: &str) -> String {
+    text.chars().take(ANSWER_CHARS_MAX).collect()
 }
 
 fn leg(event: &LegEvent) -> Option<String> {
@@ -216,6 +226,7 @@ fn fault(input: &Input) -> Option<String> {
     match input {
         Input::Stt(SttEvent::Switched(_) | SttEvent::Failed(_))
         | Input::Llm { event: LlmEvent::Failed(_), .. }
+        | Input::Tool { outcome: ToolOutcome::Failed(_), .. }
         | Input::Tts { event: Spoken::Failed(_), .. } => happened(input),
         _ => None,
     }

@@ -1,6 +1,7 @@
 //! A listening socket and what is spoken on it: HTTP/1.1 and the sockets that it is upgraded to, behind a `Gate`. Written
 //! on hyper's own server because axum's gives no limit of time or size for a request's head.
 
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Sleep, sleep};
 use tower::ServiceExt;
 
 use super::body::Arrival;
@@ -43,7 +44,7 @@ pub async fn serve(listener: TcpListener, router: Router, gate: Arc<Gate>, mut l
             Ok((stream, peer)) => {
                 // who finds no place is closed; /metrics counts them, as a flood is no log
                 if let Some(place) = gate.enter(peer.ip()) {
-                    tokio::spawn(converse(Placed { stream, _place: place }, peer, router.clone(), Arc::clone(&gate), left.clone()));
+                    tokio::spawn(converse(Placed::new(stream, place, gate.limits.body_within), peer, router.clone(), Arc::clone(&gate), left.clone()));
                 }
             }
             Err(error) => {
@@ -104,32 +105,55 @@ async fn converse(stream: Placed, peer: SocketAddr, router: Router, gate: Arc<Ga
 struct Placed {
     stream: TcpStream,
     _place: Place,
+    /// How long an answer may wait for a client that takes nothing of it.
+    patience: Duration,
+    /// Runs while it waits.
+    unread: Option<Pin<Box<Sleep>>>,
+}
+
+impl Placed {
+    fn new(stream: TcpStream, place: Place, patience: Duration) -> Self {
+        Self { stream, _place: place, patience, unread: None }
+    }
+
+    /// Fails a write that has waited for too long; anything taken begins the wait anew.
+    fn impatient(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.unread = None;
+            return written;
+        }
+        let patience = self.patience;
+        let unread = self.unread.get_or_insert_with(|| Box::pin(sleep(patience)));
+        unread.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
 }
 
 impl AsyncRead for Placed {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
 impl AsyncWrite for Placed {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.impatient(cx, written)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, parts: &[std::io::IoSlice<'_>]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, parts)
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, parts: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, parts);
+        self.impatient(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -13,7 +13,7 @@ use opentelemetry_sdk::trace::SdkTracer;
 use voiced_core::conversation::{Input, Spoken, TurnTiming};
 use voiced_core::event::{CallEventKind, EventSpeaker};
 use voiced_core::leg::LegEvent;
-use voiced_core::model::{LlmEvent, SttEvent};
+use voiced_core::model::{LlmEvent, SttEvent, ToolOutcome};
 
 use crate::metrics::STAGES;
 
@@ -67,6 +67,7 @@ impl CallTrace {
             Input::Stt(SttEvent::Failed(reason)) => recording.fault("provider_failed", "stt", reason),
             Input::Llm { event: LlmEvent::Failed(reason), .. } => recording.fault("provider_failed", "llm", reason),
             Input::Tts { event: Spoken::Failed(reason), .. } => recording.fault("provider_failed", "tts", reason),
+            Input::Tool { outcome, .. } => recording.event("tool", vec![KeyValue::new("voiced.tool_failed", matches!(outcome, ToolOutcome::Failed(_)))]),
             _ => {}
         }
     }

@@ -52,6 +52,17 @@ async fn requests_that_dribble_in_are_cut_off() {
 }
 
 #[tokio::test]
+async fn who_never_reads_the_answers_is_cut_off() {
+    let host = Host::start(Script::default(), &[("VOICED_SERVER__BODY_TIMEOUT_S", "1")]).await;
+    let mut stream = TcpStream::connect(host.address()).await.expect("a connection");
+    // more answers than any socket buffers; the daemon stops reading before it has made all of them
+    let asking = async { while stream.write_all(&b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n".repeat(100)).await.is_ok() {} };
+    tokio::time::timeout(PATIENCE, asking).await.expect("the daemon never closes");
+    assert_eq!(host.get("/health").await.0, 200);
+    until("its place is free", async || host.metric("voiced_connections").await == 1).await;
+}
+
+#[tokio::test]
 async fn heads_and_bodies_that_are_too_large_are_refused() {
     let host = Host::start(Script::default(), &[]).await;
     let line = format!("GET /health?{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(20_000));

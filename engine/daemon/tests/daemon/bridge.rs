@@ -25,7 +25,7 @@ fn listening(asked: &Asked) -> Script {
     let asked = Arc::clone(asked);
     let agent = move |request: &Value| {
         asked.lock().expect("nobody panicked").push(request["messages"].to_string());
-        Answer { text: "I have written that down for you.".into(), stage: None, hang_up: false }
+        Answer { text: "I have written that down for you.".into(), stage: None, hang_up: false, ..Answer::default() }
     };
     // the first stream is the caller's, later ones are whispers
     let said = |stream: usize, _: usize| if stream == 0 { "My kitchen sink is leaking." } else { "Offer her a discount." }.to_owned();

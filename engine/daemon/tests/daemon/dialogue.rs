@@ -27,7 +27,7 @@ async fn the_stage_that_a_model_sets_by_its_tool_stands_in_the_events() {
     let to = |request: &serde_json::Value| {
         let asked = request["messages"].to_string();
         let stage = if asked.contains("line 1") { "address" } else { "issue" };
-        Answer { text: "Thank you, noted.".into(), stage: Some(stage.into()), hang_up: false }
+        Answer { text: "Thank you, noted.".into(), stage: Some(stage.into()), hang_up: false, ..Answer::default() }
     };
     let caller = |_: usize, utterance: usize| format!("line {utterance} of what I say");
     let host = Host::start(Script { caller: Arc::new(caller), agent: Arc::new(to), ..Script::default() }, &[]).await;

@@ -25,6 +25,7 @@ mod rooms;
 mod rudeness;
 mod secrets;
 mod standstill;
+mod tools;
 mod traces;
 mod trust;
 mod unit;

@@ -24,6 +24,7 @@ fn repairs() -> Script {
         text: "I am sorry to hear that. We will send somebody who knows about sinks. Where do you live?".into(),
         stage: None,
         hang_up: false,
+        ..Answer::default()
     };
     // quick words: the offline voice says five in little more than a second
     Script { caller: Arc::new(caller), agent: Arc::new(agent), caller_word_ms: 100, utterance_gap_ms: 600 }

@@ -52,6 +52,27 @@ async fn a_token_opens_the_one_stream_of_its_call_once_and_soon() {
     assert!(story::of(&host, "CA1").await.said().contains(&("tenant", "5")));
 }
 
+#[tokio::test]
+async fn a_used_token_stays_used_over_a_restart_and_in_a_process_that_lingers() {
+    let mut host = Host::start_lingering(Script::default(), &[]).await;
+    let (first, unused) = (parameters(&host, "CA1").await, parameters(&host, "CA2").await);
+    let mut stream = Stream::start(&host, "CA1", &first).await;
+    assert!(stream.hears().await, "the greeting");
+    // the old process talks on with CA1, the new one is asked for it again
+    host.terminate();
+    let old = host.stand_by();
+    until("the old main process has ended", async || old.log().contains("draining")).await;
+    host.restart().await;
+    assert!(Stream::start(&host, "CA1", &first).await.ends().await, "a token that the old process has taken");
+    stream.send(&json!({"event": "stop"})).await;
+    assert!(stream.ends().await);
+    assert!(Stream::start(&host, "CA2", &unused).await.hears().await, "a token that the old process has made");
+    host.kill();
+    host.restart().await;
+    assert!(Stream::start(&host, "CA1", &first).await.ends().await, "after both are gone");
+    assert!(Stream::start(&host, "CA2", &unused).await.ends().await, "a token that a killed process has taken");
+}
+
 fn expiry_s(parameters: &Map<String, Value>) -> u64 {
     let token = parameters["token"].as_str().expect("a token");
     token.split('.').next().and_then(|expiry| expiry.parse().ok()).expect("an expiry")

@@ -1,5 +1,5 @@
 //! The SQLite file behind the outbox. `events` holds what happened, `deliveries` what is still owed to each sink, `owners`
-//! the processes that write here (see [`super::owners`]).
+//! the processes that write here (see [`super::owners`]), `used_tokens` what must not be taken twice by all of them together.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -44,6 +44,10 @@ CREATE TABLE IF NOT EXISTS owners (
     since_unix_ms INTEGER NOT NULL,
     draining INTEGER NOT NULL DEFAULT 0
 );
+CREATE TABLE IF NOT EXISTS used_tokens (
+    token TEXT PRIMARY KEY,
+    expires_unix_s INTEGER NOT NULL
+) WITHOUT ROWID;
 ";
 
 /// What a delivery has come to.
@@ -195,6 +199,16 @@ impl Store {
             (Some(waiting), Err(_)) => Ok(waiting),
             (None, written) => written.map(Option::unwrap_or_default),
         }
+    }
+
+    /// Notes a one-time token until it expires; false when it was noted before, by whichever process.
+    pub fn use_once(&mut self, token: &str, expires_unix_s: u64, now_unix_s: u64) -> Result<bool, OutboxError> {
+        let work = || -> rusqlite::Result<bool> {
+            self.connection.prepare_cached("DELETE FROM used_tokens WHERE expires_unix_s < ?")?.execute([now_unix_s as i64])?;
+            let mut note = self.connection.prepare_cached("INSERT OR IGNORE INTO used_tokens (token, expires_unix_s) VALUES (?, ?)")?;
+            Ok(note.execute(params![token, expires_unix_s as i64])? == 1)
+        };
+        work().map_err(|source| self.sqlite(source))
     }
 
     pub(super) fn owner_id(&self) -> i64 {

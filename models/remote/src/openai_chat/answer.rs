@@ -1,5 +1,5 @@
-//! The task of one answer: ask, stream the text out as it comes, carry out tool calls, and ask again when the model
-//! only called tools.
+//! The task of one answer: ask, stream the text out as it comes, carry out calls of the agent's own tools, and ask again
+//! when the model only called those. Calls of the operator's tools end the answer: the conversation asks behind them.
 
 use super::{BadChunk, Delta, Round, Shared, decode, request_body};
 use crate::account::OPENAI;
@@ -8,7 +8,7 @@ use crate::http::Body;
 use crate::retry::Retries;
 use crate::sse::SseDecoder;
 use tokio::sync::mpsc;
-use voiced_core::model::{LlmEvent, LlmRequest};
+use voiced_core::model::{LlmEvent, LlmRequest, TOOL_ROUNDS_MAX};
 
 /// Further requests after an answer that only called tools. In the last one the model may not call any.
 const FOLLOW_UPS_MAX: usize = 2;
@@ -37,6 +37,11 @@ async fn answer(shared: &Shared, request: &LlmRequest, events: &Events) -> Resul
             if event != LlmEvent::HangUp || !std::mem::replace(&mut hangs_up, true) {
                 say(events, event).await;
             }
+        }
+        let calls = if request.rounds.len() < TOOL_ROUNDS_MAX { answer.round.calls_of(&shared.settings.tools) } else { Vec::new() };
+        if !calls.is_empty() {
+            say(events, LlmEvent::Calls(calls)).await;
+            return Ok(());
         }
         if answer.text_bytes > 0 {
             return Ok(());

@@ -1,12 +1,15 @@
-//! The agent's two tools: how they are offered, how a streamed call is put together, what it means.
+//! Tools: how they are offered, how a streamed call is put together, what it means. The agent's own two are carried out
+//! here; what the operator's do is the conversation's to have done.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
-use voiced_core::model::LlmEvent;
+use voiced_core::model::{Called, LlmEvent, ToolCall, ToolOutcome};
 
-/// Calls in one answer that are looked at; the agent has two tools.
+use crate::llm::ToolDefinition;
+
+/// Calls in one answer that are looked at: more at once no caller can have meant.
 const CALLS_MAX: usize = 8;
-/// Bytes of one call's arguments that are kept; a stage's name is short.
+/// Bytes of one call's arguments that are kept: what a caller dictates is shorter. Longer ones are cut, and so no JSON.
 const ARGUMENTS_BYTES_MAX: usize = 4 * 1024;
 
 const SET_STAGE: &str = "set_stage";
@@ -28,6 +31,9 @@ struct FunctionDelta {
     arguments: Option<String>,
 }
 
+/// What a failed call tells the model besides its reason.
+const ADVICE: &str = "Tell the caller in one short sentence that this did not work.";
+
 /// The tool calls of one answer, put together from their pieces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Round {
@@ -41,17 +47,23 @@ struct Call {
     id: String,
     name: String,
     arguments: String,
+    is_cut: bool,
 }
 
 /// The tools as the model sees them.
-pub(crate) fn definitions(stages: &[String]) -> Value {
+pub(crate) fn definitions(stages: &[String], own: &[ToolDefinition]) -> Value {
     let end_call = json!({"type": "function", "function": {
         "name": END_CALL,
         "description": "Ends the call once your answer has been spoken.",
         "parameters": {"type": "object", "properties": {}, "additionalProperties": false},
     }});
+    let own = own.iter().map(|tool| {
+        json!({"type": "function", "function": {
+            "name": tool.name, "description": tool.description, "parameters": tool.parameters,
+        }})
+    });
     if stages.is_empty() {
-        return json!([end_call]);
+        return std::iter::once(end_call).chain(own).collect();
     }
     let set_stage = json!({"type": "function", "function": {
         "name": SET_STAGE,
@@ -63,7 +75,29 @@ pub(crate) fn definitions(stages: &[String]) -> Value {
             "additionalProperties": false,
         },
     }});
-    json!([set_stage, end_call])
+    [set_stage, end_call].into_iter().chain(own).collect()
+}
+
+/// Calls of the operator's tools, with the words before them, as messages of a request.
+pub(crate) fn called(said: &str, called: &[Called]) -> Vec<Value> {
+    let id = |called: &Called| format!("call_{}", called.number);
+    let calls = called.iter().map(|called| {
+        // some servers refuse a request that repeats what is no JSON
+        let is_object = serde_json::from_str::<Value>(&called.call.arguments).is_ok_and(|value| value.is_object());
+        let arguments = if is_object { called.call.arguments.as_str() } else { "{}" };
+        json!({"id": id(called), "type": "function", "function": {"name": called.call.name, "arguments": arguments}})
+    });
+    let words = (!said.is_empty()).then_some(said);
+    let mut messages = vec![json!({"role": "assistant", "content": words, "tool_calls": calls.collect::<Vec<_>>()})];
+    messages.extend(called.iter().map(|called| {
+        let content = match &called.outcome {
+            Some(ToolOutcome::Answered(text)) => text.clone(),
+            Some(ToolOutcome::Failed(reason)) => json!({"error": reason, "advice": ADVICE}).to_string(),
+            None => json!({"status": "it still runs, its answer is not known yet"}).to_string(),
+        };
+        json!({"role": "tool", "tool_call_id": id(called), "content": content})
+    }));
+    messages
 }
 
 impl Round {
@@ -78,7 +112,8 @@ impl Round {
             let Some(function) = &delta.function else { continue };
             set_once(&mut call.name, function.name.as_deref());
             let arguments = function.arguments.as_deref().unwrap_or_default();
-            if call.arguments.len() + arguments.len() <= ARGUMENTS_BYTES_MAX {
+            call.is_cut |= call.arguments.len() + arguments.len() > ARGUMENTS_BYTES_MAX;
+            if !call.is_cut {
                 call.arguments.push_str(arguments);
             }
         }
@@ -89,7 +124,13 @@ impl Round {
         self.calls.is_empty()
     }
 
-    /// What the calls mean for the conversation. A call that makes no sense changes nothing; the model is told so.
+    /// The calls of the operator's tools.
+    pub fn calls_of(&self, own: &[ToolDefinition]) -> Vec<ToolCall> {
+        let calls = self.calls.iter().filter(|call| own.iter().any(|tool| tool.name == call.name));
+        calls.map(|call| ToolCall { name: call.name.clone(), arguments: call.arguments.clone() }).collect()
+    }
+
+    /// What the calls of the agent's own tools mean for the conversation. A call that makes no sense changes nothing; the model is told so.
     pub fn carry_out(&mut self, stages: &[String]) -> Vec<LlmEvent> {
         let meanings: Vec<_> = self.calls.iter().map(|call| call.meaning(stages)).collect();
         let told = |meaning: &Result<LlmEvent, &str>| (*meaning.as_ref().err().unwrap_or(&"ok")).to_owned();
@@ -154,5 +195,8 @@ mod tests {
         assert_eq!(events, [LlmEvent::Stage("issue".into()), LlmEvent::HangUp]);
         assert_eq!(round.results, ["ok", "ok", "there is no such stage", "there is no such tool"]);
         assert_eq!(round.messages().len(), 5);
+        let own = [ToolDefinition { name: "rm".into(), description: String::new(), parameters: json!({}) }];
+        assert_eq!(round.calls_of(&[]), []);
+        assert_eq!(round.calls_of(&own), [ToolCall { name: "rm".into(), arguments: String::new() }]);
     }
 }

@@ -100,9 +100,10 @@ fn chat_chunks(answer: &Answer) -> Vec<String> {
     if answer.hang_up {
         calls.push(("end_call", "{}".to_owned()));
     }
+    calls.extend(answer.calls.iter().map(|(name, arguments)| (name.as_str(), arguments.clone())));
     let finish = if calls.is_empty() { "stop" } else { "tool_calls" };
     let calls = calls.iter().enumerate().flat_map(|(index, (name, arguments))| {
-        let (front, back) = arguments.split_at(arguments.len() / 2);
+        let (front, back) = arguments.split_at(arguments.floor_char_boundary(arguments.len() / 2));
         let call = |call: Value| json!({"tool_calls": [call]});
         let id = format!("call_{index}");
         [

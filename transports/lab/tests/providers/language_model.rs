@@ -6,14 +6,15 @@ fn chat(fakes: &FakeProviders, key: &str) -> OpenAiChat {
         model: "gpt-4o-mini".into(),
         prompt: "You take repairs.".into(),
         stages: vec!["welcome".into(), "issue".into()],
+        tools: Vec::new(),
         temperature: None,
     })
     .unwrap()
 }
 
 fn ask(llm: &dyn Llm) -> mpsc::Receiver<LlmEvent> {
-    let history = vec![Message { speaker: Speaker::Caller, text: "My sink leaks.".into() }];
-    llm.ask(LlmRequest { turn: TurnId(1), stage: "welcome".into(), history, begun: String::new(), tries: 0 })
+    let history = vec![Message::said(Speaker::Caller, "My sink leaks.")];
+    llm.ask(LlmRequest { turn: TurnId(1), stage: "welcome".into(), history, rounds: Vec::new(), begun: String::new(), tries: 0 })
 }
 
 fn text(events: &[LlmEvent]) -> String {
@@ -27,7 +28,7 @@ fn others(events: Vec<LlmEvent>) -> Vec<LlmEvent> {
 
 #[tokio::test]
 async fn an_answer_streams_and_its_tool_calls_move_the_conversation() {
-    let answer = Answer { text: "Goodbye then.".into(), stage: Some("issue".into()), hang_up: true };
+    let answer = Answer { text: "Goodbye then.".into(), stage: Some("issue".into()), hang_up: true, ..Answer::default() };
     let fakes = fakes(Script { agent: Arc::new(move |_| answer.clone()), ..Script::default() }).await;
     let events = all(ask(&chat(&fakes, KEY))).await;
     assert_eq!(events[0], LlmEvent::Token("Goodbye ".into()));
@@ -72,7 +73,7 @@ async fn a_name_that_nobody_has_and_a_server_without_tls_fail_and_say_so() {
     let without_tls = fakes.openai_chat.base_url.replacen("http://", "https://", 1);
     for base_url in ["http://provider.invalid/v1", without_tls.as_str()] {
         let account = Account { base_url: base_url.into(), ..account(&fakes.openai_chat, KEY) };
-        let settings = OpenAiChatSettings { account, model: "m".into(), prompt: String::new(), stages: Vec::new(), temperature: None };
+        let settings = OpenAiChatSettings { account, model: "m".into(), prompt: String::new(), stages: Vec::new(), tools: Vec::new(), temperature: None };
         let events = all(ask(&OpenAiChat::new(settings).unwrap())).await;
         let [LlmEvent::Failed(text)] = &events[..] else { panic!("{base_url} {events:?}") };
         assert!(text.starts_with("openai: ") && !text.contains(KEY), "{text}");

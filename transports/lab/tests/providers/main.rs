@@ -3,6 +3,7 @@
 mod language_model;
 mod speech_to_text;
 mod text_to_speech;
+mod tools;
 
 use bytes::Bytes;
 use futures_util::future::join_all;

@@ -50,6 +50,11 @@ pub(super) enum NotOpened {
 pub(super) async fn open(desk: &Arc<Desk>, call_sid: &str, socket: &mut WebSocket) -> Result<Opened, NotOpened> {
     let limit = Duration::from_secs(desk.settings.start_timeout_s);
     let start = timeout(limit, start(socket)).await.map_err(|_| NotOpened::Late)??;
+    check(desk, call_sid, &start)?;
+    let (token, expiry_s) = desk.tokens.redeem(now_s(), call_sid, &start.custom_parameters)?;
+    if desk.switchboard.was_used(token, expiry_s).await {
+        return Err(BadToken::Replayed.into());
+    }
     admit(desk, call_sid, start)
 }
 
@@ -73,7 +78,7 @@ async fn start(socket: &mut WebSocket) -> Result<Start, NotOpened> {
 /// Messages until `start` at most: `connected`, `start`, and pings of a proxy.
 const OPENING_MESSAGES_MAX: usize = 16;
 
-fn admit(desk: &Arc<Desk>, call_sid: &str, start: Start) -> Result<Opened, NotOpened> {
+fn check(desk: &Desk, call_sid: &str, start: &Start) -> Result<(), NotOpened> {
     let account = desk.settings.account_sid.as_deref();
     let ours = account.is_none_or(|account| account == start.account_sid);
     if start.call_sid != call_sid || !is_sid(&start.stream_sid) || !ours {
@@ -83,7 +88,10 @@ fn admit(desk: &Arc<Desk>, call_sid: &str, start: Start) -> Result<Opened, NotOp
     if format.encoding != "audio/x-mulaw" || format.sample_rate != Count(8_000) || format.channels != Count(1) {
         return Err(NotOpened::Format);
     }
-    desk.tokens.redeem(now_s(), call_sid, &start.custom_parameters)?;
+    Ok(())
+}
+
+fn admit(desk: &Arc<Desk>, call_sid: &str, start: Start) -> Result<Opened, NotOpened> {
     let live = Live::claim(desk, call_sid).ok_or(NotOpened::Second)?;
     let (from_sender, from) = mpsc::channel(FROM_LINE_MAX);
     let (to, to_receiver) = mpsc::channel(TO_LINE_MAX);

@@ -10,15 +10,24 @@ use crate::time::MediaTime;
 
 /// From the caller's last word to the filler, in ms: with the time that a voice takes, the silence stays below 2 s.
 const FILLER_MS: u64 = 1_500;
+/// From a filler's end to the next, in ms: seldom enough not to sound like a broken record.
+const REFILL_MS: u64 = 5_000;
+/// Fillers of one answer at most.
+const FILLERS_MAX: u32 = 2;
+/// Tools answer or fail by their own limit, a minute at most; none that stays silent for so long, in ms, does.
+const TOOLS_MS_MAX: u64 = 65_000;
 /// No sign of life of the model or the voice for this long, in ms, once the caller waits: longer nobody stays on the line.
 const THINKING_MS_MAX: u64 = 8_000;
 
 impl Conversation {
-    /// Says the filler, once, when the caller has waited long for the first phrase.
+    /// Says the filler when the caller has waited long for the first phrase, and where tools take their time, once more.
     pub(super) fn fill(&mut self, now: MediaTime, actions: &mut Vec<Action>) {
-        let Phase::Answering { turn, spoke_at, .. } = self.phase else { return };
         let waits = self.caller.delayed || self.answer.as_ref().is_some_and(|answer| answer.asked.is_some() && answer.released_at.is_some());
-        if !waits || now.since(spoke_at) < FILLER_MS || self.settings.filler.is_empty() || self.relieved || self.ending.is_some() {
+        let (Some(quiet_since), Some(turn)) = (self.quiet_since(), self.turn_answered()) else { return };
+        let fillers = self.answer.as_ref().map_or(0, |answer| answer.fillers);
+        let patience_ms = if fillers == 0 { FILLER_MS } else { REFILL_MS };
+        let may = fillers < FILLERS_MAX && !self.settings.filler.is_empty() && !self.relieved && !self.held && self.ending.is_none();
+        if !waits || !may || now.since(quiet_since) < patience_ms {
             return;
         }
         if !self.released() {
@@ -27,9 +36,27 @@ impl Conversation {
             self.answer = Some(Answer::new(ReplyId { turn, attempt }, Some(String::new()), now));
             self.release(now, actions);
         }
-        if let Some(answer) = self.answer.as_mut().filter(|answer| !answer.closed && answer.reply.phrases() == 0) {
+        if let Some(answer) = self.answer.as_mut().filter(|answer| !answer.closed) {
+            answer.fillers += 1;
             let phrases = answer.reply.interject(&self.settings.filler);
             answer.synthesize(now, phrases, actions);
+        }
+    }
+
+    /// Since when the caller, who waits for the agent, hears nothing.
+    fn quiet_since(&self) -> Option<MediaTime> {
+        let answer = self.answer.as_ref();
+        match self.phase {
+            Phase::Answering { spoke_at, .. } => answer.is_none_or(|answer| answer.reply.phrases() == 0 || answer.released_at.is_none()).then_some(spoke_at),
+            Phase::Speaking { .. } => answer.filter(|answer| answer.tools.are_used() && answer.reply.is_heard())?.heard_at,
+            Phase::Listening | Phase::Thinking { .. } => None,
+        }
+    }
+
+    fn turn_answered(&self) -> Option<TurnId> {
+        match self.phase {
+            Phase::Answering { turn, .. } | Phase::Speaking { turn } => Some(turn),
+            Phase::Listening | Phase::Thinking { .. } => None,
         }
     }
 
@@ -56,7 +83,8 @@ impl Conversation {
     pub(super) fn watch(&mut self, now: MediaTime, actions: &mut Vec<Action>) {
         let Some(answer) = &mut self.answer else { return };
         let Some(released_at) = answer.released_at else { return };
-        if !answer.closed && now.since(answer.progress_at.max(released_at)) >= THINKING_MS_MAX {
+        let patience_ms = if answer.tools.are_running() { TOOLS_MS_MAX } else { THINKING_MS_MAX };
+        if !answer.closed && now.since(answer.progress_at.max(released_at)) >= patience_ms {
             answer.closed = true;
             self.apologise(now, actions);
             return;
