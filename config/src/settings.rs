@@ -152,6 +152,9 @@ pub struct Agent {
     pub goodbye: String,
     pub apology: String,
     pub filler: String,
+    pub realtime: bool,
+    pub realtime_model: String,
+    pub realtime_voice: String,
 }
 
 /// One descriptor, or a list of them, best first: kept with commas between them.
