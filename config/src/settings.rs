@@ -154,6 +154,9 @@ pub struct Agent {
     pub goodbye: String,
     pub apology: String,
     pub filler: String,
+    pub realtime: bool,
+    pub realtime_model: String,
+    pub realtime_voice: String,
     pub tools: Vec<Tool>,
 }
 

@@ -19,6 +19,7 @@ pub const PARSERS: &[Parser] = &[
     Parser { name: "deepgram", feed: voiced_models_remote::untrusted::deepgram },
     Parser { name: "cartesia", feed: voiced_models_remote::untrusted::cartesia },
     Parser { name: "openai_chat", feed: voiced_models_remote::untrusted::openai_chat },
+    Parser { name: "realtime", feed: voiced_models_remote::untrusted::realtime },
     Parser { name: "provider_refusal", feed: voiced_models_remote::untrusted::refused },
     Parser { name: "provider_name", feed: voiced_models_remote::untrusted::descriptor },
     Parser { name: "livekit_job", feed: voiced_livekit::untrusted::job },

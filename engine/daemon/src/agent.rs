@@ -19,8 +19,9 @@ use voiced_models_remote::chain::llm::LlmChain;
 use voiced_models_remote::chain::tts::TtsChain;
 use voiced_models_remote::stt::{Stt, SttFeed};
 use voiced_models_remote::tool::Tools;
+use voiced_models_remote::tts::Tts;
 
-use crate::providers::Providers;
+use crate::providers::{Providers, RealtimeLink};
 
 /// Agents kept for the next call of the same profile: a host serves a handful of profiles, a job may bring any.
 const KEPT_MAX: usize = 32;
@@ -36,9 +37,34 @@ pub struct Agent {
     pub leg: LegSettings,
     pub conversation: conversation::Settings,
     pub max_duration_s: u64,
+    /// Hears, answers and speaks in place of the chains, which are behind it.
+    realtime: Option<Arc<RealtimeLink>>,
 }
 
 impl Agent {
+    /// The agent of one call: with a session of the realtime model before each chain, where there is such a model.
+    pub fn for_call(self: &Arc<Self>) -> Arc<Self> {
+        let Some((stt, llm, tts)) = self.realtime.as_ref().and_then(|realtime| realtime.call()) else { return Arc::clone(self) };
+        Arc::new(Self {
+            stt: std::iter::once(stt).chain(self.stt.iter().cloned()).collect(),
+            llm: self.llm.behind(llm),
+            tts: self.tts.behind(tts),
+            tools: Arc::clone(&self.tools),
+            leg: self.leg,
+            conversation: self.conversation.clone(),
+            max_duration_s: self.max_duration_s,
+            realtime: None,
+        })
+    }
+
+    /// Makes ready to speak soon.
+    pub fn warm(&self) {
+        match &self.realtime {
+            Some(realtime) => realtime.warm(),
+            None => self.tts.warm(),
+        }
+    }
+
     /// What the best speech to text is fed.
     pub fn feed(&self) -> SttFeed {
         self.stt[0].provider.feed()
@@ -94,6 +120,11 @@ impl Agents {
         };
         let stt = self.providers.stt(&profile.stt, rate)?;
         let prompt = if profile.prompt.is_empty() { prompt_of(&self.script) } else { profile.prompt.clone() };
+        // an agent that cannot have its realtime model has its chains
+        let realtime = profile
+            .realtime
+            .then(|| self.providers.realtime(profile, rate, &prompt, &self.script))
+            .and_then(|made| made.inspect_err(|error| tracing::warn!(error = format!("{error:#}"), "no realtime model: stt, llm and tts answer")).ok());
         Ok(Agent {
             stt,
             llm: self.providers.llm(&profile.llm, &prompt, &self.script)?,
@@ -102,6 +133,7 @@ impl Agents {
             leg: self.leg(profile, rate),
             conversation,
             max_duration_s: self.settings.twilio.max_duration_s,
+            realtime: realtime.map(Arc::new),
         })
     }
 

@@ -195,6 +195,12 @@ fn beyond_settings(settings: &Settings) -> Vec<String> {
             Ok(named) => problems.extend(named.iter().filter_map(|named| missing_key(settings, named))),
         }
     }
+    if settings.agent.realtime {
+        match Descriptor::parse(Role::Realtime, &settings.agent.realtime_model) {
+            Err(error) => problems.push(format!("agent.{error}")),
+            Ok(named) => problems.extend(missing_key(settings, &named).map(|missing| format!("agent.realtime: {missing}"))),
+        }
+    }
     problems.extend(agent::script(settings).err().map(|error| format!("{error:#}")));
     let weights = dirs::weights(&settings.storage);
     let missing = weights.verify().iter().filter(|file| file.state != FileState::Good).count();

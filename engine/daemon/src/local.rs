@@ -69,6 +69,7 @@ async fn hear_turn(
         tokio::select! {
             input = inputs.recv() => match input {
                 Some(SttInput::Audio(bytes)) => turn.keep(&bytes),
+                Some(SttInput::Speaks) => {}
                 Some(SttInput::Finalize) => turn.asked += 1,
                 Some(SttInput::Close) | None => return,
             },

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
-use voiced_config::{Provider as ProviderSettings, Settings};
+use voiced_config::{Agent as Profile, Provider as ProviderSettings, Settings};
 use voiced_core::frame::Rate;
 use voiced_core::script::Script;
 use voiced_models_local::stt::Whisper;
@@ -22,6 +22,7 @@ use voiced_models_remote::descriptor::{Descriptor, Provider, Role};
 use voiced_models_remote::llm::{Llm, ToolDefinition};
 use voiced_models_remote::openai_chat::{OpenAiChat, OpenAiChatSettings};
 use voiced_models_remote::openai_tts::{OpenAiTts, OpenAiTtsSettings};
+use voiced_models_remote::realtime::{Realtime, RealtimeSettings, RealtimeSound};
 use voiced_models_remote::stt::{Stt, SttEncoding};
 use voiced_models_remote::tool::{ToolSettings, Tools};
 use voiced_models_remote::tts::Tts;
@@ -36,6 +37,44 @@ pub struct Providers {
     piper: Mutex<Option<LocalTts>>,
     breakers: Mutex<BTreeMap<String, Arc<Breaker>>>,
     tools: Arc<Tools>,
+}
+
+/// One session as each of the three.
+pub type Roles = (Link<dyn Stt>, Link<dyn Llm>, Link<dyn Tts>);
+
+/// A realtime model, and what is known of its health in each of its roles.
+pub struct RealtimeLink {
+    model: Realtime,
+    stt: Arc<Breaker>,
+    llm: Arc<Breaker>,
+    tts: Arc<Breaker>,
+}
+
+impl RealtimeLink {
+    /// Makes ready for a call that comes soon.
+    pub fn warm(&self) {
+        if self.may_hear() {
+            self.model.warm();
+        }
+    }
+
+    /// One call's session in each of its roles; none while the model is to be left alone.
+    pub fn call(&self) -> Option<Roles> {
+        if !self.may_hear() {
+            return None;
+        }
+        let call = Arc::new(self.model.call());
+        Some((
+            Link { breaker: Arc::clone(&self.stt), provider: Arc::clone(&call) as Arc<dyn Stt> },
+            Link { breaker: Arc::clone(&self.llm), provider: Arc::clone(&call) as Arc<dyn Llm> },
+            Link { breaker: Arc::clone(&self.tts), provider: call },
+        ))
+    }
+
+    /// Who cannot hear the caller is of no use in the other roles.
+    fn may_hear(&self) -> bool {
+        self.stt.would_admit()
+    }
 }
 
 /// How long a provider with another one behind it is waited for: the caller's silence is to stay below 2 s.
@@ -75,6 +114,22 @@ impl Providers {
         self.chain(Role::Tts, descriptors, |named, timeouts| self.one_tts(named, timeouts, line)).map(TtsChain::new)
     }
 
+    /// The realtime model of a profile, for a line of this rate.
+    pub fn realtime(&self, profile: &Profile, line: Rate, prompt: &str, script: &Script) -> Result<RealtimeLink> {
+        let named = Descriptor::parse(Role::Realtime, &profile.realtime_model)?;
+        let breaker = |role: Role| self.breaker(format!("{} {named}", role.field()));
+        let (stt, llm, tts) = (breaker(Role::Stt), breaker(Role::Llm), breaker(Role::Tts));
+        let model = Realtime::new(RealtimeSettings {
+            account: account(&self.accounts.openai, OPENAI_BASE_URL, IMPATIENT),
+            model: named.model,
+            voice: profile.realtime_voice.clone(),
+            prompt: prompt.to_owned(),
+            stages: stages(script),
+            sound: if line == Rate::Hz8000 { RealtimeSound::Mulaw } else { RealtimeSound::Pcm },
+        })?;
+        Ok(RealtimeLink { model, stt, llm, tts })
+    }
+
     /// The health of all providers used so far.
     pub fn breakers(&self) -> Vec<Arc<Breaker>> {
         self.breakers.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
@@ -86,12 +141,16 @@ impl Providers {
         let last = named.len() - 1;
         let link = |(place, named): (usize, Descriptor)| {
             let name = format!("{} {named}", role.field());
-            let provider = make(named, if place < last { IMPATIENT } else { Timeouts::default() })?;
-            let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
-            let breaker = Arc::clone(breakers.entry(name.clone()).or_insert_with(|| Breaker::new(name)));
-            Ok(Link { breaker, provider })
+            let provider = Arc::from(make(named, if place < last { IMPATIENT } else { Timeouts::default() })?);
+            Ok(Link { breaker: self.breaker(name), provider })
         };
         named.into_iter().enumerate().map(link).collect()
+    }
+
+    /// What is known of the health of the provider with this name.
+    fn breaker(&self, name: String) -> Arc<Breaker> {
+        let mut breakers = self.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(breakers.entry(name.clone()).or_insert_with(|| Breaker::new(name)))
     }
 
     fn one_stt(&self, named: Descriptor, timeouts: Timeouts, line: Rate) -> Result<Box<dyn Stt>> {
@@ -116,7 +175,7 @@ impl Providers {
                 account: account(&self.accounts.openai, OPENAI_BASE_URL, timeouts),
                 model: named.model,
                 prompt: prompt.to_owned(),
-                stages: script.stages.iter().map(|stage| stage.name.clone()).collect(),
+                stages: stages(script),
                 tools: self.tools.definitions(),
                 temperature: None,
             })?),
@@ -160,6 +219,10 @@ impl Providers {
             )?))
         })
     }
+}
+
+fn stages(script: &Script) -> Vec<String> {
+    script.stages.iter().map(|stage| stage.name.clone()).collect()
 }
 
 fn shared<T: Clone>(place: &Mutex<Option<T>>, load: impl FnOnce() -> Result<T>) -> Result<T> {

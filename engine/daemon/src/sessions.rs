@@ -18,7 +18,6 @@ use voiced_core::packet::Packet;
 use voiced_events::deliver::unix_ms;
 use voiced_events::outbox::Outbox;
 use voiced_models_remote::stt::SttFeed;
-use voiced_models_remote::tts::Tts;
 use voiced_rt::{CallPort, Engine, PortSettings};
 use voiced_twilio::{IncomingCall, LineIo, Refused, Switchboard};
 
@@ -179,6 +178,7 @@ impl Sessions {
     /// Gives a call its place and its task, which lives until the call's last event is on disk.
     pub fn take(self: &Arc<Self>, call: NewCall, line: Line) -> anyhow::Result<Taken> {
         let NewCall { session, call_sid, metadata, agent, watcher, requests, agent_alone, brings_packets } = call;
+        let agent = agent.for_call();
         let session_id = session.id.clone();
         let mut port = self.place(&session_id, &agent, agent_alone).inspect_err(|error| {
             tracing::warn!(session = session_id, %error, "call refused");
@@ -252,7 +252,7 @@ impl Switchboard for Desk {
         let may = self.sessions.may_admit();
         let agents = &self.sessions.agents;
         if may && let Ok(agent) = agents.agent(agents.profile(), Rate::Hz8000) {
-            agent.tts.warm();
+            agent.warm();
         }
         may
     }

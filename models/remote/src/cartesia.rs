@@ -3,10 +3,10 @@
 //! Each phrase is a context of its own, so that the end of its sound is known exactly. That costs the melody across
 //! phrases, which a shared context would keep, and buys a transcript of what was heard that is right to the phrase.
 
-mod pool;
 mod session;
 
 use crate::account::{Account, CARTESIA, Scheme, SettingsError};
+use crate::pool::Pool;
 use crate::tts::{Tts, TtsSession};
 use crate::ws::Socket;
 use base64::Engine;
@@ -46,7 +46,7 @@ pub struct Cartesia {
 struct Shared {
     settings: CartesiaSettings,
     url: Url,
-    pool: pool::Pool,
+    pool: Pool,
 }
 
 impl Cartesia {
@@ -57,7 +57,7 @@ impl Cartesia {
             return Err(SettingsError::Unusable { provider: CARTESIA.name, setting: "rate_hz", problem });
         }
         let url = settings.account.url(CARTESIA, Scheme::WebSocket, "/tts/websocket")?;
-        Ok(Self { shared: Arc::new(Shared { settings, url, pool: pool::Pool::default() }) })
+        Ok(Self { shared: Arc::new(Shared { settings, url, pool: Pool::default() }) })
     }
 }
 

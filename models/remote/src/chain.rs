@@ -16,7 +16,13 @@ pub struct Link<P: ?Sized> {
     /// Its health, shared by all chains that name it.
     pub breaker: Arc<Breaker>,
     /// The provider.
-    pub provider: Box<P>,
+    pub provider: Arc<P>,
+}
+
+impl<P: ?Sized> Clone for Link<P> {
+    fn clone(&self) -> Self {
+        Self { breaker: Arc::clone(&self.breaker), provider: Arc::clone(&self.provider) }
+    }
 }
 
 /// Goes through a chain once, healthy providers first, and through those that are to be left alone only when there is

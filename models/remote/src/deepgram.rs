@@ -1,6 +1,5 @@
 //! Deepgram listen v1: what we send and what its messages mean. The session is in `session`.
 
-mod replay;
 mod session;
 
 use crate::account::{Account, DEEPGRAM, Scheme, SettingsError};

@@ -23,6 +23,8 @@ pub enum Role {
     Llm,
     /// Text to speech, `provider/model[:voice]`.
     Tts,
+    /// Speech to speech, `provider/model`.
+    Realtime,
 }
 
 /// Who can serve a model.
@@ -88,7 +90,7 @@ impl Descriptor {
             known: known.iter().map(|known| known.name()).collect::<Vec<_>>().join(", "),
         })?;
         let (model, suffix) = match rest.rsplit_once(':') {
-            Some((model, suffix)) if role != Role::Llm => (model, Some(suffix)),
+            Some((model, suffix)) if !matches!(role, Role::Llm | Role::Realtime) => (model, Some(suffix)),
             _ => (rest, None),
         };
         if model.is_empty() || suffix.is_some_and(str::is_empty) {
@@ -115,6 +117,7 @@ impl Role {
             Self::Stt => "stt",
             Self::Llm => "llm",
             Self::Tts => "tts",
+            Self::Realtime => "realtime_model",
         }
     }
 
@@ -124,6 +127,7 @@ impl Role {
             Self::Stt => &[Provider::Local, Provider::Deepgram],
             Self::Llm => &[Provider::Local, Provider::OpenAi],
             Self::Tts => &[Provider::Local, Provider::OpenAi, Provider::Cartesia],
+            Self::Realtime => &[Provider::OpenAi],
         }
     }
 
@@ -132,6 +136,7 @@ impl Role {
             Self::Stt => "deepgram/nova-3:en",
             Self::Llm => "openai/gpt-4o-mini",
             Self::Tts => "openai/tts-1:alloy",
+            Self::Realtime => "openai/gpt-realtime-2.1",
         }
     }
 }

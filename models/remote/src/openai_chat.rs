@@ -4,18 +4,16 @@
 //! tools is told that they worked and asked again, so that the caller hears something.
 
 mod answer;
-mod tools;
 
 use crate::account::{Account, OPENAI, SettingsError};
 use crate::http::Http;
 use crate::llm::{EVENTS_MAX, Llm, ToolDefinition};
+use crate::tools::{self, Round, ToolDelta};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use voiced_core::model::{LlmEvent, LlmRequest, Message, Speaker, TOOL_ROUNDS_MAX};
-
-pub(crate) use tools::{Round, ToolDelta};
 
 /// What to ask the model for.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,7 +73,7 @@ impl Llm for OpenAiChat {
 /// The body of a request. `rounds` are the tool calls so far with their results; with `may_call` false the model has to
 /// speak.
 pub(crate) fn request_body(settings: &OpenAiChatSettings, request: &LlmRequest, rounds: &[Round], may_call: bool) -> Value {
-    let mut messages = vec![json!({"role": "system", "content": system_prompt(settings, request)})];
+    let mut messages = vec![json!({"role": "system", "content": tools::instructions(&settings.prompt, &settings.stages, &request.stage)})];
     messages.extend(request.history.iter().flat_map(|message| match message {
         Message::Said { speaker, text } => vec![said(*speaker, text)],
         Message::Called(called) => tools::called("", std::slice::from_ref(called)),
@@ -83,8 +81,7 @@ pub(crate) fn request_body(settings: &OpenAiChatSettings, request: &LlmRequest, 
     messages.extend(request.rounds.iter().flat_map(|round| tools::called(&round.said, &round.called)));
     if !request.begun.is_empty() {
         messages.push(json!({"role": "assistant", "content": request.begun}));
-        messages
-            .push(json!({"role": "system", "content": "The line to you broke in the middle of your answer. Say what follows behind it, and nothing twice."}));
+        messages.push(json!({"role": "system", "content": tools::GO_ON}));
     }
     messages.extend(rounds.iter().flat_map(Round::messages));
     let own = if request.rounds.len() < TOOL_ROUNDS_MAX { settings.tools.as_slice() } else { &[] };
@@ -107,21 +104,8 @@ fn said(speaker: Speaker, text: &str) -> Value {
     match speaker {
         Speaker::Caller => json!({"role": "user", "content": text}),
         Speaker::Agent => json!({"role": "assistant", "content": text}),
-        Speaker::Supervisor => json!({"role": "system", "content": format!("Your supervisor tells you, unheard by the caller: {text}")}),
+        Speaker::Supervisor => json!({"role": "system", "content": tools::whispered(text)}),
     }
-}
-
-/// The prompt comes first and never changes, so that providers can cache it.
-fn system_prompt(settings: &OpenAiChatSettings, request: &LlmRequest) -> String {
-    let mut prompt = settings.prompt.clone();
-    prompt.push_str("\n\nYou speak on a telephone: plain short sentences, no lists, no markup.");
-    prompt.push_str(" When the call is over, say goodbye and call end_call in the same answer.");
-    if !settings.stages.is_empty() {
-        prompt.push_str(" When the conversation moves on, call set_stage and speak in the same answer.");
-        prompt.push_str("\nThe stage now: ");
-        prompt.push_str(&request.stage);
-    }
-    prompt
 }
 
 /// What one chunk of the stream adds.

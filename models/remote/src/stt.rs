@@ -34,6 +34,8 @@ pub struct SttSession {
 pub enum SttInput {
     /// Sound in the provider's encoding.
     Audio(Bytes),
+    /// The caller began to speak, up to half a second ago. Without it a session that bills by what it hears may leave silence out.
+    Speaks,
     /// Settle everything sent so far, soon; answered by [`SttEvent::Finalized`].
     Finalize,
     /// No more sound: settle what is left, then end the session.

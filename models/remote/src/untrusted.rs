@@ -4,10 +4,10 @@
 use crate::account::{DEEPGRAM, OPENAI};
 use crate::descriptor::{Descriptor, Role};
 use crate::http::refusal;
-use crate::openai_chat::Round;
 use crate::pcm::PcmDecoder;
 use crate::sse::SseDecoder;
-use crate::{cartesia, deepgram, openai_chat};
+use crate::tools::Round;
+use crate::{cartesia, deepgram, openai_chat, realtime};
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, HeaderValue, RETRY_AFTER};
 
@@ -23,6 +23,11 @@ pub fn cartesia(bytes: &[u8]) {
     if let Ok(cartesia::Message::Audio { bytes: sound, .. }) = cartesia::decode(&String::from_utf8_lossy(bytes)) {
         assert!(PcmDecoder::default().push(&sound).len() <= bytes.len());
     }
+}
+
+/// A message of a realtime model.
+pub fn realtime(bytes: &[u8]) {
+    let _ = realtime::decode(&String::from_utf8_lossy(bytes));
 }
 
 /// A chat completion's stream, cut into pieces whose length the first byte says.

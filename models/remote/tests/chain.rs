@@ -41,7 +41,7 @@ impl Llm for Model {
 fn model(pause_ms: u64, events: &[LlmEvent]) -> (Link<dyn Llm>, Arc<Mutex<u32>>) {
     let asked = Arc::default();
     let model = Model { pause_ms, events: events.to_vec(), asked: Arc::clone(&asked) };
-    (Link { breaker: Breaker::new("llm"), provider: Box::new(model) }, asked)
+    (Link { breaker: Breaker::new("llm"), provider: Arc::new(model) }, asked)
 }
 
 fn token(text: &str) -> LlmEvent {
@@ -164,7 +164,7 @@ const TEXT: &str = "The plumber will come to your house at nine tomorrow morning
 
 /// Has the phrase spoken; gives back how many ms of sound came, and the last event.
 async fn speak(voices: &[&Voice]) -> (usize, TtsEvent) {
-    let link = |voice: &&Voice| Link::<dyn Tts> { breaker: Breaker::new("tts"), provider: Box::new((*voice).clone()) };
+    let link = |voice: &&Voice| Link::<dyn Tts> { breaker: Breaker::new("tts"), provider: Arc::new((*voice).clone()) };
     let mut session = TtsChain::new(voices.iter().map(link).collect()).open();
     session.input.send(TtsInput::Phrase { phrase: 0, text: TEXT.into() }).await.unwrap();
     session.input.send(TtsInput::End).await.unwrap();

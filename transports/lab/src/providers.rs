@@ -1,9 +1,10 @@
-//! Fake providers on loopback: Deepgram, `OpenAI` chat, `OpenAI` speech, Cartesia, each speaking the vendor's protocol with
+//! Fake providers on loopback: Deepgram, `OpenAI` chat, speech and realtime, Cartesia, each speaking the vendor's protocol with
 //! set delays. What the caller said and what the model answers come from the test; faults are switched while they run.
 
 mod cartesia;
 mod deepgram;
 mod openai;
+mod realtime;
 pub mod tool;
 mod voice;
 
@@ -222,6 +223,8 @@ pub struct FakeProviders {
     pub openai_chat: Arc<Fake>,
     /// Speech over HTTP.
     pub openai_tts: Arc<Fake>,
+    /// Speech to speech; the same `base_url` again. Its requests are connections; a fault meets the next answer of one.
+    pub openai_realtime: Arc<Fake>,
     /// Speech over WebSocket.
     pub cartesia: Arc<Fake>,
     servers: Vec<JoinHandle<()>>,
@@ -233,7 +236,7 @@ struct Lab {
     fake: Arc<Fake>,
     latency: Latency,
     script: Script,
-    /// Deepgram: streams so far.
+    /// Deepgram and realtime: streams so far.
     streams: Arc<std::sync::atomic::AtomicUsize>,
 }
 
@@ -246,11 +249,13 @@ impl FakeProviders {
         let deepgram = fake(stt.local_addr()?, "");
         let openai_chat = fake(openai.local_addr()?, "/v1");
         let openai_tts = fake(openai.local_addr()?, "/v1");
+        let openai_realtime = fake(openai.local_addr()?, "/v1");
         let cartesia = fake(tts.local_addr()?, "");
         let lab = |fake: &Arc<Fake>| Lab { fake: Arc::clone(fake), latency, script: script.clone(), streams: Arc::default() };
-        let openai_routes = openai::chat_routes(lab(&openai_chat)).merge(openai::speech_routes(lab(&openai_tts)));
+        let openai_routes =
+            openai::chat_routes(lab(&openai_chat)).merge(openai::speech_routes(lab(&openai_tts))).merge(realtime::routes(lab(&openai_realtime)));
         let servers = vec![serve(stt, deepgram::routes(lab(&deepgram))), serve(openai, openai_routes), serve(tts, cartesia::routes(lab(&cartesia)))];
-        Ok(Self { deepgram, openai_chat, openai_tts, cartesia, servers })
+        Ok(Self { deepgram, openai_chat, openai_tts, openai_realtime, cartesia, servers })
     }
 }
 

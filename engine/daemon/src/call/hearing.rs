@@ -109,6 +109,10 @@ impl Hearing {
 
     /// The caller's turns: a session that wants them begins with each, with the sound before its begin.
     pub fn turn(&mut self, event: &LegEvent) {
+        let begins = matches!(event, LegEvent::SpeechStarted { .. } | LegEvent::Resumed { .. } | LegEvent::Held { .. } | LegEvent::Interrupted { .. });
+        if begins && self.feed() != SttFeed::Turns {
+            self.give(SttInput::Speaks);
+        }
         let Some(before) = self.ear.turn(event) else { return };
         if self.feed() != SttFeed::Turns {
             return;
@@ -167,7 +171,7 @@ impl Hearing {
         let Some(session) = &self.session else { return };
         match session.input.try_send(input) {
             // a request that finds the session closed is made again of the next provider
-            Ok(()) | Err(TrySendError::Closed(SttInput::Finalize | SttInput::Close)) => {}
+            Ok(()) | Err(TrySendError::Closed(SttInput::Speaks | SttInput::Finalize | SttInput::Close)) => {}
             Err(TrySendError::Full(_)) => self.metrics.stt_dropped.add(1),
             // its last event says why, and then the next provider gets what is kept
             Err(TrySendError::Closed(SttInput::Audio(sound))) => {

@@ -67,6 +67,9 @@ impl AgentConfig {
                 Descriptor::chain(role, text).map_err(|error| Refusal::field(&field(role.field()), error.to_string()))?;
             }
         }
+        if let Some(model) = &self.realtime_model {
+            Descriptor::parse(Role::Realtime, model).map_err(|error| Refusal::field(&field("realtime_model"), error.to_string()))?;
+        }
         let texts = [
             ("prompt", &self.prompt, PROMPT_BYTES_MAX),
             ("greeting", &self.greeting, PROMPT_BYTES_MAX),
@@ -94,7 +97,7 @@ impl AgentConfig {
             stt: or(&self.stt, &profile.stt),
             tts: or(&self.tts, &profile.tts),
             llm: or(&self.llm, &profile.llm),
-            realtime: self.realtime.unwrap_or_default(),
+            realtime: self.realtime.unwrap_or(profile.realtime),
         }
     }
 }

@@ -30,9 +30,12 @@ impl JobProfile {
                 Err(error) => warnings.push(format!("{key}: {error}")),
             }
         }
-        if job.realtime == Some(true) {
-            warnings.push("realtime: speech-to-speech models are not supported; the pipeline of stt, llm and tts answers".into());
+        match job.realtime_model.as_deref().map(|wish| Descriptor::parse(Role::Realtime, wish)) {
+            Some(Err(error)) => warnings.push(error.to_string()),
+            wished => lay(&mut profile.realtime_model, wished.and(job.realtime_model)),
         }
+        lay(&mut profile.realtime, job.realtime);
+        lay(&mut profile.realtime_voice, job.realtime_voice);
         lay(&mut profile.prompt, job.prompt);
         lay(&mut profile.greeting, job.greeting);
         lay(&mut profile.vad_enabled, job.vad_enabled);
@@ -57,5 +60,21 @@ impl JobProfile {
 fn lay<T>(place: &mut T, wish: Option<T>) {
     if let Some(wish) = wish {
         *place = wish;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_may_wish_for_a_realtime_model_and_keeps_the_hosts_where_its_own_is_unknown() {
+        let (settings, _) = voiced_config::examine(None, std::iter::empty());
+        let host = settings.expect("the default").agent;
+        let wished = JobProfile::new("room", r#"{"realtime": true, "realtime_model": "openai/gpt-realtime-mini", "realtime_voice": "cedar"}"#, &host).profile;
+        assert_eq!((wished.realtime, wished.realtime_model.as_str(), wished.realtime_voice.as_str()), (true, "openai/gpt-realtime-mini", "cedar"));
+        let unknown = JobProfile::new("room", r#"{"realtime": "true", "realtime_model": "gpt-realtime"}"#, &host).profile;
+        assert_eq!((unknown.realtime, &unknown.realtime_model), (true, &host.realtime_model));
+        assert!(!JobProfile::new("room", "{}", &host).profile.realtime);
     }
 }

@@ -20,6 +20,7 @@ mod frontend;
 mod kill;
 mod limits;
 mod operator;
+mod realtime;
 mod restart;
 mod rooms;
 mod rudeness;

@@ -28,6 +28,12 @@ impl LlmChain {
     pub fn new(links: Vec<Link<dyn Llm>>) -> Self {
         Self { links: links.into() }
     }
+
+    /// The same chain behind another model.
+    #[must_use]
+    pub fn behind(&self, first: Link<dyn Llm>) -> Self {
+        Self { links: std::iter::once(first).chain(self.links.iter().cloned()).collect() }
+    }
 }
 
 impl Llm for LlmChain {

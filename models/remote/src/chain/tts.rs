@@ -33,6 +33,12 @@ impl TtsChain {
     pub fn new(links: Vec<Link<dyn Tts>>) -> Self {
         Self { links: links.into() }
     }
+
+    /// The same chain behind another voice.
+    #[must_use]
+    pub fn behind(&self, first: Link<dyn Tts>) -> Self {
+        Self { links: std::iter::once(first).chain(self.links.iter().cloned()).collect() }
+    }
 }
 
 impl Tts for TtsChain {

@@ -5,10 +5,10 @@
 //! lost. A request to finalise is answered once: by Deepgram, or by us when it has nothing left to settle and says so
 //! by silence.
 
-use super::replay::Replay;
 use super::{CLOSE_STREAM, DeepgramSettings, FINALIZE, KEEP_ALIVE, Message, Results, SttMeter, decode};
 use crate::account::DEEPGRAM;
 use crate::failure::Failure;
+use crate::replay::Replay;
 use crate::retry::Retries;
 use crate::stt::{EVENTS_MAX, INPUT_MAX, SttInput, SttSession};
 use crate::ws::{Incoming, Socket};
@@ -154,6 +154,7 @@ impl Session {
                             let lost = self.replay.push(piece);
                             self.meter.lost_audio_ms.fetch_add(self.ms(lost), Ordering::Relaxed);
                         }
+                        Some(SttInput::Speaks) => {}
                         Some(SttInput::Finalize) => self.note_finalize(),
                         Some(SttInput::Close) | None => self.closing_at = Some(Instant::now()),
                     }
@@ -218,6 +219,7 @@ impl Session {
                 self.replay.push(piece.clone());
                 self.send_audio(socket, piece).await
             }
+            SttInput::Speaks => Ok(()), // it gets all sound anyway
             SttInput::Finalize => {
                 self.note_finalize();
                 self.send_text(socket, FINALIZE).await

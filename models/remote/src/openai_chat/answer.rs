@@ -1,12 +1,13 @@
 //! The task of one answer: ask, stream the text out as it comes, carry out calls of the agent's own tools, and ask again
 //! when the model only called those. Calls of the operator's tools end the answer: the conversation asks behind them.
 
-use super::{BadChunk, Delta, Round, Shared, decode, request_body};
+use super::{BadChunk, Delta, Shared, decode, request_body};
 use crate::account::OPENAI;
 use crate::failure::Failure;
 use crate::http::Body;
 use crate::retry::Retries;
 use crate::sse::SseDecoder;
+use crate::tools::Round;
 use tokio::sync::mpsc;
 use voiced_core::model::{LlmEvent, LlmRequest, TOOL_ROUNDS_MAX};
 

@@ -14,7 +14,7 @@ const SPEECH_LEVEL: f32 = 0.01;
 /// Without words to tell, a sign of life comes this often, in ms of sound.
 const EMPTY_EVERY_MS: u64 = 1_000;
 
-pub(super) struct Hearing {
+pub(in crate::providers) struct Hearing {
     script: Script,
     latency: Latency,
     stream: usize,

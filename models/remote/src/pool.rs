@@ -1,18 +1,18 @@
-//! Connections that finished a reply and wait for the next: a new TLS connection costs two or three round trips.
+//! Connections to one vendor that wait to be used: a new TLS connection costs two or three round trips.
 
 use crate::ws::Socket;
 use std::sync::Mutex;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Connections that are kept; a host that speaks more replies at once makes new ones.
+/// Connections that are kept; a host that needs more at once makes new ones.
 const SOCKETS_MAX: usize = 64;
-/// Oldest connection that is used again: below any limit of routers and of Cartesia, which closes after 5 min.
+/// Oldest connection that is used: below any limit of routers and of Cartesia, which closes after 5 min.
 const AGE_MAX: Duration = Duration::from_mins(1);
 
 /// Unused connections, newest last.
 #[derive(Debug, Default)]
-pub(super) struct Pool {
+pub(crate) struct Pool {
     sockets: Mutex<Vec<(Instant, Socket)>>,
 }
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 /// The newest unsettled sound, up to a limit.
 #[derive(Debug)]
-pub(super) struct Replay {
+pub(crate) struct Replay {
     pieces: VecDeque<Bytes>,
     bytes: usize,
     bytes_max: usize,
@@ -14,6 +14,7 @@ pub(super) struct Replay {
 }
 
 impl Replay {
+    /// Keeps so many bytes at most.
     pub fn new(bytes_max: usize) -> Self {
         Self { pieces: VecDeque::new(), bytes: 0, bytes_max, position: 0 }
     }
@@ -42,6 +43,7 @@ impl Replay {
         self.pieces.iter().cloned().collect()
     }
 
+    /// Nothing is unsettled.
     pub fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }

@@ -1,5 +1,6 @@
-//! Tools: how they are offered, how a streamed call is put together, what it means. The agent's own two are carried out
-//! here; what the operator's do is the conversation's to have done.
+//! The agent's two tools and the operator's own, and what a model is told of them: how they are offered, how a streamed call
+//! is put together, what it means. The agent's own two are carried out here; what the operator's do is the conversation's
+//! to have done.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -11,6 +12,9 @@ use crate::llm::ToolDefinition;
 const CALLS_MAX: usize = 8;
 /// Bytes of one call's arguments that are kept: what a caller dictates is shorter. Longer ones are cut, and so no JSON.
 const ARGUMENTS_BYTES_MAX: usize = 4 * 1024;
+
+/// Told to a model that goes on with an answer which broke off.
+pub(crate) const GO_ON: &str = "The line to you broke in the middle of your answer. Say what follows behind it, and nothing twice.";
 
 const SET_STAGE: &str = "set_stage";
 const END_CALL: &str = "end_call";
@@ -48,6 +52,24 @@ struct Call {
     name: String,
     arguments: String,
     is_cut: bool,
+}
+
+/// Who the agent is and what it does. The prompt comes first and never changes, so that providers can cache it.
+pub(crate) fn instructions(prompt: &str, stages: &[String], stage: &str) -> String {
+    let mut prompt = prompt.to_owned();
+    prompt.push_str("\n\nYou speak on a telephone: plain short sentences, no lists, no markup.");
+    prompt.push_str(" When the call is over, say goodbye and call end_call in the same answer.");
+    if !stages.is_empty() {
+        prompt.push_str(" When the conversation moves on, call set_stage and speak in the same answer.");
+        prompt.push_str("\nThe stage now: ");
+        prompt.push_str(stage);
+    }
+    prompt
+}
+
+/// What a supervisor says, as a model is told it.
+pub(crate) fn whispered(text: &str) -> String {
+    format!("Your supervisor tells you, unheard by the caller: {text}")
 }
 
 /// The tools as the model sees them.
@@ -117,6 +139,18 @@ impl Round {
                 call.arguments.push_str(arguments);
             }
         }
+    }
+
+    /// Takes a whole call.
+    pub fn call(&mut self, id: String, name: String, arguments: String) {
+        if self.calls.len() < CALLS_MAX && arguments.len() <= ARGUMENTS_BYTES_MAX {
+            self.calls.push(Call { id, name, arguments, is_cut: false });
+        }
+    }
+
+    /// Ids of the calls with what the model is told of each.
+    pub fn results(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.calls.iter().zip(&self.results).map(|(call, result)| (call.id.as_str(), result.as_str()))
     }
 
     /// True when the answer called nothing.
