@@ -132,7 +132,7 @@ impl Metrics {
         family("ticks_skipped_total", "counter", "Ticks left out to catch up.", by_thread(|meter| meter.skipped));
         family("rings_full_total", "counter", "Drops at a full ring towards the rim.", by_thread(|meter| meter.rings_full));
         family("turn_asks_dropped_total", "counter", "End-of-turn questions not asked: the judge was behind.", by_thread(|meter| meter.asks_dropped));
-        family("heard_packets_total", "counter", "Callers' packets of calls that ended.", by_thread(|meter| meter.packets));
+        family("heard_packets_total", "counter", "Callers' packets that came.", by_thread(|meter| meter.packets));
         family("heard_packets_late_total", "counter", "Of them, those whose moment had passed.", by_thread(|meter| meter.packets_late));
         family("heard_packets_lost_total", "counter", "Packets that never came.", by_thread(|meter| meter.packets_lost));
         family("heard_packets_recovered_total", "counter", "Lost packets rebuilt from the next one's FEC.", by_thread(|meter| meter.packets_recovered));

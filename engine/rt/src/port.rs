@@ -12,6 +12,7 @@ use voiced_core::packet::{Codec, Packet};
 
 use crate::bell::Bell;
 use crate::guest::{self, GuestDoor, GuestPort, Guests, JoinError};
+use crate::hearing::Hearing;
 
 /// Caller's packets: 64 × 20 ms, more than a second of burst after a stall of the socket.
 const PACKETS_MAX: usize = 64;
@@ -57,6 +58,8 @@ pub struct CallPort {
     pub agent: Option<Consumer<Packet>>,
     /// Rung while `outgoing`, `events` or `agent` hold something, or `ear` 100 ms.
     pub bell: Arc<Bell>,
+    /// How well the caller comes through.
+    pub hearing: Arc<Hearing>,
     guests: GuestDoor,
 }
 
@@ -80,6 +83,7 @@ pub(crate) struct SlotPort {
     pub(crate) guests: Guests,
     /// Lent to the leg while the call lasts.
     pub(crate) gear: Option<OpusGear>,
+    pub(crate) hearing: Arc<Hearing>,
     bell: Arc<Bell>,
 }
 
@@ -110,6 +114,7 @@ pub(crate) fn open(settings: &PortSettings, gear: Option<OpusGear>) -> (CallPort
     let (agent, agent_out) = settings.leg.agent_alone.then(|| RingBuffer::new(AGENT_MAX)).unzip();
     let (door, guests) = guest::open();
     let bell = Arc::new(Bell::new());
+    let hearing = Arc::new(Hearing::default());
     (
         CallPort {
             packets: packets_in,
@@ -120,8 +125,9 @@ pub(crate) fn open(settings: &PortSettings, gear: Option<OpusGear>) -> (CallPort
             ear: ear_out,
             agent: agent_out,
             bell: Arc::clone(&bell),
+            hearing: Arc::clone(&hearing),
             guests: door,
         },
-        SlotPort { packets, speech, commands, outgoing, events, ear, agent, guests, gear, bell },
+        SlotPort { packets, speech, commands, outgoing, events, ear, agent, guests, gear, hearing, bell },
     )
 }
