@@ -95,7 +95,8 @@ tools: deps
 	@transports/lab/peers/tools.sh server
 	@transports/lab/peers/tools.sh sdk
 
-# A browser as the other side: Debian's Chromium with LiveKit's client. It is big, so `tools` goes without.
+# A browser as the other side: Debian's Chromium with LiveKit's client. It is big, so `tools` goes without; once it is there, `make test`
+# has a browser talk with the agent, and says so in a line where it is not.
 tools-browser: PACKAGES += chromium
 tools-browser: deps
 	@transports/lab/peers/tools.sh browser

@@ -145,7 +145,7 @@ impl Metrics {
             "End-of-turn questions that it had no time for: pause and transcript decided.",
             by_thread(|meter| meter.asks_dropped),
         );
-        family("heard_packets_total", "counter", "Callers' packets of calls that ended.", by_thread(|meter| meter.packets));
+        family("heard_packets_total", "counter", "Callers' packets that came.", by_thread(|meter| meter.packets));
         family("heard_packets_late_total", "counter", "Of them, those whose moment had passed.", by_thread(|meter| meter.packets_late));
         family("heard_packets_lost_total", "counter", "Packets that never came.", by_thread(|meter| meter.packets_lost));
         family("heard_packets_recovered_total", "counter", "Lost packets rebuilt from the next one's FEC.", by_thread(|meter| meter.packets_recovered));

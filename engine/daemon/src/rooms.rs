@@ -2,7 +2,7 @@
 //! into which phone calls are bridged.
 //!
 //! [`RoomHost`] holds what they share. [`call`] is one call in a room, [`profile`] what its job wishes, [`linked`] whom it
-//! hears, [`show`] what is seen of it. [`bridge`] is a phone call's room, [`whisper`] what a supervisor tells the agent there.
+//! hears, [`voices`] by which of that one's microphones, [`show`] what is seen of it. [`bridge`] is a phone call's room, [`whisper`] what a supervisor tells the agent there.
 //! [`api`] answers the HTTP side.
 
 mod api;
@@ -11,6 +11,7 @@ mod call;
 mod linked;
 mod profile;
 mod show;
+mod voices;
 mod whisper;
 
 use std::collections::BTreeMap;

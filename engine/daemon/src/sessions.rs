@@ -18,7 +18,7 @@ use voiced_core::packet::Packet;
 use voiced_events::deliver::unix_ms;
 use voiced_events::outbox::Outbox;
 use voiced_models_remote::stt::SttFeed;
-use voiced_rt::{CallPort, Engine, PortSettings};
+use voiced_rt::{CallPort, Engine, Hearing, HearingReading, PortSettings};
 use voiced_twilio::{IncomingCall, LineIo, Refused, Switchboard};
 
 use crate::agent::{Agent, Agents};
@@ -80,6 +80,7 @@ pub struct Taken {
 
 struct Live {
     session: Session,
+    hearing: Arc<Hearing>,
     cancel: watch::Sender<Option<Gone>>,
 }
 
@@ -138,9 +139,9 @@ impl Sessions {
         self.live().values().map(|live| live.session.clone()).collect()
     }
 
-    /// One call, while it lasts.
-    pub fn get(&self, session_id: &str) -> Option<Session> {
-        self.live().get(session_id).map(|live| live.session.clone())
+    /// One call and how well its caller comes through, while it lasts.
+    pub fn get(&self, session_id: &str) -> Option<(Session, HearingReading)> {
+        self.live().get(session_id).map(|live| (live.session.clone(), live.hearing.read()))
     }
 
     /// No new calls from now on.
@@ -196,7 +197,7 @@ impl Sessions {
             providers: agent.stt.iter().map(|link| link.breaker.name().to_owned()).collect(),
             settings: agent.conversation.clone(),
         };
-        self.live().insert(session_id.clone(), Live { session, cancel });
+        self.live().insert(session_id.clone(), Live { session, hearing: Arc::clone(&port.hearing), cancel });
         let context = CallContext {
             session_id: session_id.clone(),
             trace: self.traces.begin(&session_id, call_sid.as_deref(), metadata.get("transport").map_or("", String::as_str)),

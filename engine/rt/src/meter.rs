@@ -7,8 +7,7 @@ use std::sync::atomic::{
 };
 use std::time::Duration;
 
-use voiced_core::call::LegCounters;
-use voiced_core::time::TICK_MS;
+use crate::hearing::HearingReading;
 
 /// Upper bounds of the tick-time histogram, µs; the last bucket takes the rest. 10 000 is the deadline.
 pub const TICK_BUCKETS_US: [u64; 12] = [50, 100, 200, 500, 1_000, 2_000, 3_000, 5_000, 7_000, 10_000, 20_000, 50_000];
@@ -120,7 +119,7 @@ pub struct MeterReading {
     pub asks_answered: u64,
     /// Those that went without an answer because the judge was behind.
     pub asks_dropped: u64,
-    /// Callers' packets that came, in calls that have ended; so are the five below.
+    /// Callers' packets that came.
     pub packets: u64,
     /// Packets whose moment had passed.
     pub packets_late: u64,
@@ -178,14 +177,14 @@ impl Meter {
         self.calls.fetch_sub(1, Relaxed);
     }
 
-    /// Adds what a leg counted in its call.
-    pub(crate) fn heard(&self, leg: &LegCounters) {
-        self.packets.fetch_add(u64::from(leg.received), Relaxed);
-        self.packets_late.fetch_add(u64::from(leg.late), Relaxed);
-        self.packets_lost.fetch_add(u64::from(leg.lost), Relaxed);
-        self.packets_recovered.fetch_add(u64::from(leg.recovered), Relaxed);
-        self.concealed_ms.fetch_add(u64::from(leg.concealed) * TICK_MS, Relaxed);
-        self.skipped_ms.fetch_add(u64::from(leg.skipped_ms), Relaxed);
+    /// Adds what is new of a call's hearing.
+    pub(crate) fn heard(&self, new: &HearingReading) {
+        self.packets.fetch_add(u64::from(new.packets), Relaxed);
+        self.packets_late.fetch_add(u64::from(new.late), Relaxed);
+        self.packets_lost.fetch_add(u64::from(new.lost), Relaxed);
+        self.packets_recovered.fetch_add(u64::from(new.recovered), Relaxed);
+        self.concealed_ms.fetch_add(u64::from(new.concealed_ms), Relaxed);
+        self.skipped_ms.fetch_add(u64::from(new.skipped_ms), Relaxed);
     }
 
     pub(crate) fn tick(&self, took: Duration) {

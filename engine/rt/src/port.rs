@@ -13,6 +13,7 @@ use voiced_core::packet::{Codec, Packet};
 
 use crate::bell::Bell;
 use crate::guest::{self, GuestDoor, GuestPort, Guests, JoinError};
+use crate::hearing::Hearing;
 
 /// Caller's packets: 64 × 20 ms, more than a second of burst after a stall of the socket.
 const PACKETS_MAX: usize = 64;
@@ -62,6 +63,8 @@ pub struct CallPort {
     pub agent: Option<Consumer<Packet>>,
     /// Rung while `outgoing`, `events` or `agent` hold something, or `line` or `ear` 100 ms.
     pub bell: Arc<Bell>,
+    /// How well the caller comes through.
+    pub hearing: Arc<Hearing>,
     guests: GuestDoor,
     each_packet: Arc<AtomicBool>,
 }
@@ -98,6 +101,7 @@ pub(crate) struct SlotPort {
     pub(crate) guests: Guests,
     /// Lent to the leg while the call lasts.
     pub(crate) gear: Option<OpusGear>,
+    pub(crate) hearing: Arc<Hearing>,
     bell: Arc<Bell>,
     each_packet: Arc<AtomicBool>,
 }
@@ -133,6 +137,7 @@ pub(crate) fn open(settings: &PortSettings, gear: Option<OpusGear>) -> (CallPort
     let (door, guests) = guest::open();
     let bell = Arc::new(Bell::new());
     let each_packet = Arc::new(AtomicBool::new(false));
+    let hearing = Arc::new(Hearing::default());
     (
         CallPort {
             packets: packets_in,
@@ -144,9 +149,10 @@ pub(crate) fn open(settings: &PortSettings, gear: Option<OpusGear>) -> (CallPort
             ear: ear_out,
             agent: agent_out,
             bell: Arc::clone(&bell),
+            hearing: Arc::clone(&hearing),
             guests: door,
             each_packet: Arc::clone(&each_packet),
         },
-        SlotPort { packets, speech, commands, outgoing, events, line, ear, agent, guests, gear, bell, each_packet },
+        SlotPort { packets, speech, commands, outgoing, events, line, ear, agent, guests, gear, hearing, bell, each_packet },
     )
 }

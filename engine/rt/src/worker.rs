@@ -12,6 +12,7 @@ use voiced_core::time::{MediaTime, TICK_MS, Tick};
 
 use crate::bell::Bells;
 use crate::engine::ThreadModels;
+use crate::hearing::LOOK_TICKS;
 use crate::judge::{self, Ask, Judge, JudgeLink};
 use crate::meter::{Meter, Shed, Stage};
 use crate::port::{self, CallPort, PortSettings, SlotPort};
@@ -344,6 +345,9 @@ impl Worker {
                 });
             }
             port.announce();
+            if (tick.0 - slot.since.0).is_multiple_of(LOOK_TICKS) {
+                self.meter.heard(&port.hearing.update(&slot.leg.counters()));
+            }
         }
     }
 
@@ -357,7 +361,7 @@ impl Worker {
                 continue;
             }
             if let Some(mut port) = slot.port.take() {
-                self.meter.heard(&slot.leg.counters());
+                self.meter.heard(&port.hearing.update(&slot.leg.counters()));
                 port.gear = slot.leg.strip();
                 let _ = self.judge.retired.push(port); // room was just seen, and nobody else pushes
             }

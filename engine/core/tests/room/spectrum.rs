@@ -10,15 +10,16 @@ const BANDS: usize = 32;
 const FLOOR: f32 = 1e-7;
 /// Windows that share a delay: a second.
 const BLOCK: usize = 50;
-/// Delays tried for each block, in samples either way: an ear moves its delay by whole frames of 10 ms.
-const DELAYS: [isize; 13] = [0, -160, 160, -320, 320, -480, 480, -640, 640, -800, 800, -960, 960];
+/// Delays tried for each block, in samples either way, to 1 ms: an ear moves its delay by frames and by periods of a voice.
+const DELAY_MAX: isize = 960;
+const DELAY_STEP: usize = 16;
 
 /// Mean over all windows in which the reference speaks, each second at the delay that suits it best.
 pub fn log_spectral_distance(reference: &[f32], other: &[f32]) -> f32 {
     let (mut sum, mut blocks) = (0.0, 0);
     for from in (1_000..reference.len() - BLOCK * WINDOW - 1_000).step_by(BLOCK * WINDOW) {
         let distance = |delay: isize| block_distance(&reference[from..][..BLOCK * WINDOW], &other[from.wrapping_add_signed(delay)..]);
-        if let Some(best) = DELAYS.iter().filter_map(|&delay| distance(delay)).min_by(f32::total_cmp) {
+        if let Some(best) = (-DELAY_MAX..=DELAY_MAX).step_by(DELAY_STEP).filter_map(distance).min_by(f32::total_cmp) {
             sum += best;
             blocks += 1;
         }

@@ -14,6 +14,7 @@ use serde_json::json;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::timeout;
 use utoipa::ToSchema;
+use voiced_rt::HearingReading;
 use voiced_twilio::TwilioCounters;
 
 use super::gate::Gate;
@@ -61,6 +62,35 @@ pub struct SessionList {
     sessions: Vec<Session>,
 }
 
+/// A session, and how well its caller comes through.
+#[derive(Serialize)]
+pub struct SessionNow {
+    #[serde(flatten)]
+    session: Session,
+    hearing: HearingNow,
+}
+
+/// What became of the caller's packets since the session began.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct HearingNow {
+    packets: u32,
+    late: u32,
+    lost: u32,
+    /// Of the lost ones, those rebuilt from the next one's FEC.
+    recovered: u32,
+    concealed_ms: u32,
+    skipped_ms: u32,
+    /// What the jitter buffer aims at now; 0 on a telephone line, whose packets are never lost.
+    jitter_target_ms: u32,
+}
+
+impl From<HearingReading> for HearingNow {
+    fn from(HearingReading { packets, late, lost, recovered, concealed_ms, skipped_ms, target_ms }: HearingReading) -> Self {
+        Self { packets, late, lost, recovered, concealed_ms, skipped_ms, jitter_target_ms: target_ms }
+    }
+}
+
 /// 200, or 503 while draining.
 #[utoipa::path(get, path = "/health", tag = "host", responses((status = 200, body = Health), (status = 503, body = Health)))]
 pub async fn health(State(status): State<Arc<Status>>) -> (StatusCode, Json<Health>) {
@@ -98,8 +128,9 @@ pub async fn list(State(status): State<Arc<Status>>) -> Json<SessionList> {
 /// One session, while it lasts.
 #[utoipa::path(get, path = "/sessions/{id}", tag = "host", params(("id" = String, Path)),
     responses((status = 200, body = Object), (status = 404, description = "no such session now")))]
-pub async fn one(State(status): State<Arc<Status>>, Path(id): Path<String>) -> Result<Json<Session>, Refusal> {
-    status.sessions.get(&id).map(Json).ok_or_else(|| Refusal::unknown("sessionId", "no such session now"))
+pub async fn one(State(status): State<Arc<Status>>, Path(id): Path<String>) -> Result<Json<SessionNow>, Refusal> {
+    let (session, hearing) = status.sessions.get(&id).ok_or_else(|| Refusal::unknown("sessionId", "no such session now"))?;
+    Ok(Json(SessionNow { session, hearing: hearing.into() }))
 }
 
 /// Counts, gauges and histograms for Prometheus.

@@ -4,6 +4,7 @@
 //! becomes packets, captions and attributes. Whom the agent hears is decided by [`Linked`]; the sound itself goes from the
 //! media thread to the call without passing through here.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,13 +15,14 @@ use tokio::time::{Instant, sleep_until};
 use voiced_core::conversation::Input;
 use voiced_core::frame::Rate;
 use voiced_core::line::{FromLine, Gone, ToLine};
-use voiced_core::packet::Codec;
+use voiced_core::packet::{Codec, Packet};
 use voiced_events::deliver::unix_ms;
 use voiced_livekit::{DisconnectReason, JoinOptions, Participant, ParticipantKind, PublishTrack, RemoteTrack, Room, RoomEvent, RpcError};
 
 use super::linked::{Linked, Move};
 use super::profile::JobProfile;
 use super::show::{Show, state};
+use super::voices::Voices;
 use super::{LiveRoom, REQUESTS_MAX, RoomHost, WATCHED_MAX};
 use crate::call::{Line, Observed, Request};
 use crate::sessions::{NewCall, Session};
@@ -71,6 +73,7 @@ pub async fn run(host: &Arc<RoomHost>, job: RoomJob) -> Result<Room> {
         profile,
         hear_all,
         linked: Linked::new(participant),
+        voices: HashMap::new(),
         leave_at: Instant::now() + NOBODY_MAX,
         live: None,
         hung_up: false,
@@ -91,6 +94,8 @@ struct RoomCall {
     profile: JobProfile,
     hear_all: bool,
     linked: Linked,
+    /// Of whom the agent hears, by identity.
+    voices: HashMap<String, Voices>,
     /// When the room is left unless somebody is there.
     leave_at: Instant,
     live: Option<Live>,
@@ -134,6 +139,8 @@ impl RoomCall {
             RoomEvent::ParticipantJoined(participant) | RoomEvent::ParticipantChanged(participant) => self.joined(&participant)?,
             RoomEvent::ParticipantLeft { identity, .. } => self.left(&identity),
             RoomEvent::TrackSubscribed { identity, track } => self.listen(&identity, &track),
+            RoomEvent::TrackMuted { identity, sid, muted } => _ = self.voices.get(&identity).map(|voices| voices.muted(&sid, muted)),
+            RoomEvent::TrackUnsubscribed { identity, sid } => _ = self.voices.get_mut(&identity).map(|voices| voices.gone(&sid)),
             RoomEvent::Text { topic, from, text, complete: true, .. } if topic == "lk.chat" && self.may_talk(&from) => self.tell(Input::Typed(text)),
             RoomEvent::Dtmf { from, digit } if self.linked.is(&from) => {
                 for digit in digit.chars() {
@@ -174,6 +181,8 @@ impl RoomCall {
         if self.linked.loses(identity) {
             // a phone that hangs up does not come back
             self.leave_at = Instant::now() + if self.linked.is_phone() { Duration::ZERO } else { AWAY_MAX };
+        } else {
+            self.voices.remove(identity);
         }
     }
 
@@ -184,42 +193,22 @@ impl RoomCall {
     }
 
     /// The linked participant's sound goes straight from the media thread to the call.
-    fn listen(&self, identity: &str, track: &RemoteTrack) {
-        let Some(live) = self.live.as_ref().filter(|_| track.audio) else { return };
+    fn listen(&mut self, identity: &str, track: &RemoteTrack) {
+        let Some(live) = self.live.as_ref().filter(|_| track.audio && self.may_talk(identity)) else { return };
+        let mut pass = self.voices.entry(identity.to_owned()).or_default().add(track);
         if !self.linked.is(identity) {
-            if self.hear_all {
-                self.listen_too(live, track);
-            }
-            return;
+            return listen_too(&self.room, live, &track.sid, pass);
         }
         let (from, metrics) = (live.from.clone(), Arc::clone(&self.host.sessions.metrics));
         let _ = self.room.listen(
             &track.sid,
             Box::new(move |packet| {
+                let Some(packet) = pass(packet) else { return };
                 if from.try_send(FromLine::Audio(packet)).is_err() {
                     metrics.packets_dropped.add(1);
                 }
             }),
         );
-    }
-
-    /// Somebody else's sound goes into the call as a guest's, as long as the track lives.
-    fn listen_too(&self, live: &Live, track: &RemoteTrack) {
-        let (joined, port) = oneshot::channel();
-        let guest = Request::Guest { codec: Codec::Opus, to_caller: false, to_agent: true, joined };
-        if live.requests.try_send(guest).is_err() {
-            return;
-        }
-        let (room, sid) = (self.room.clone(), track.sid.clone());
-        tokio::spawn(async move {
-            let Ok(mut port) = port.await else { return };
-            let _ = room.listen(
-                &sid,
-                Box::new(move |packet| {
-                    let _ = port.packets.push(packet); // a call that is that far behind hears better without it
-                }),
-            );
-        });
     }
 
     /// Gives the call its place.
@@ -330,6 +319,27 @@ impl RoomCall {
         }
         Ok(())
     }
+}
+
+/// Somebody else's sound goes into the call as a guest's, as long as the track lives.
+fn listen_too(room: &Room, live: &Live, sid: &str, mut pass: impl FnMut(Packet) -> Option<Packet> + Send + 'static) {
+    let (joined, port) = oneshot::channel();
+    let guest = Request::Guest { codec: Codec::Opus, to_caller: false, to_agent: true, joined };
+    if live.requests.try_send(guest).is_err() {
+        return;
+    }
+    let (room, sid) = (room.clone(), sid.to_owned());
+    tokio::spawn(async move {
+        let Ok(mut port) = port.await else { return };
+        let _ = room.listen(
+            &sid,
+            Box::new(move |packet| {
+                if let Some(packet) = pass(packet) {
+                    let _ = port.packets.push(packet); // a call that is that far behind hears better without it
+                }
+            }),
+        );
+    });
 }
 
 #[allow(clippy::large_enum_variant)] // nearly every one is sound, passed on at once

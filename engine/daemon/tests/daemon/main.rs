@@ -10,6 +10,7 @@ mod venue;
 mod attack;
 mod backlog;
 mod bridge;
+mod browser;
 mod chains;
 mod crash;
 mod dialogue;

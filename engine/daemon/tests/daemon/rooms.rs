@@ -6,10 +6,10 @@ use std::sync::Arc;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use voiced_core::packet::Codec;
+use voiced_core::packet::{Codec, Packet};
 use voiced_lab::livekit::Command;
 use voiced_lab::providers::{Answer, Script};
-use voiced_livekit::{JoinOptions, LiveKit, MediaSettings, PublishTrack, RoomEvent};
+use voiced_livekit::{JoinOptions, LiveKit, MediaSettings, PublishTrack, Room, RoomEvent};
 
 use crate::PATIENCE;
 use crate::story;
@@ -17,7 +17,7 @@ use crate::until;
 use crate::venue::{Venue, agent_sounds, post, reads, session};
 
 /// The caller says lines in order, the model answers so.
-fn repairs() -> Script {
+pub fn repairs() -> Script {
     let lines = ["My kitchen sink is leaking.", "It is twelve Oak Street."];
     let caller = move |_: usize, utterance: usize| lines[utterance.min(lines.len() - 1)].to_owned();
     let agent = |_: &serde_json::Value| Answer {
@@ -164,3 +164,88 @@ async fn a_call_in_a_room_outlives_the_servers_restart() {
     ann.send(&sink).expect("ann speaks");
     agent_sounds(&mut ann, true).await;
 }
+
+#[tokio::test]
+async fn where_all_are_heard_the_second_person_in_a_room_talks_with_the_agent_as_the_first_does() {
+    let Some(venue) = Venue::open().await else { return };
+    let host = venue.host(repairs(), &[("VOICED_LIVEKIT__HEAR", "all")]).await;
+    let [sink, street] = ["My kitchen sink is leaking.", "It is twelve Oak Street."].map(|line| venue.line(line));
+    let (room, token) = session(&host, "ann", json!({})).await;
+    let mut ann = venue.joins(token).await;
+    agent_sounds(&mut ann, true).await;
+    agent_sounds(&mut ann, false).await;
+    let mut bob = venue.enters(venue.server.token(&room, "bob")).await;
+    bob.send(&sink).expect("bob speaks");
+    reads(&mut ann, "My kitchen").await;
+    agent_sounds(&mut bob, true).await;
+    agent_sounds(&mut bob, false).await;
+    ann.send(&street).expect("ann speaks");
+    reads(&mut bob, "It is").await;
+    agent_sounds(&mut bob, true).await;
+    // both at once are one sound to the agent
+    bob.send(&sink).expect("bob speaks");
+    ann.send(&street).expect("ann speaks");
+    agent_sounds(&mut ann, false).await;
+    agent_sounds(&mut ann, true).await;
+    bob.leave().await.expect("bob leaves");
+    assert_eq!(post(&host, "/session/end", json!({ "roomName": room })).await.0, 204);
+    story::of_session(&host, &format!("room-{room}")).await;
+}
+
+#[tokio::test]
+async fn who_changes_the_microphone_is_heard_without_a_gap_and_not_twice() {
+    let Some(venue) = Venue::open().await else { return };
+    let host = venue.host(repairs(), &[]).await;
+    let (name, token) = session(&host, "ann", json!({})).await;
+    let media = LiveKit::start(MediaSettings::default()).expect("a media thread");
+    let microphone = |name: &str| PublishTrack { name: name.into(), codec: Codec::Opus };
+    let publish = vec![microphone("built in"), microphone("headset")];
+    let (room, mut events) =
+        media.join(JoinOptions { url: venue.server.url(), token, publish, auto_subscribe: true, attributes: HashMap::new() }).await.expect("in");
+    while !matches!(events.recv().await, Some(RoomEvent::Connected)) {}
+    let hearing = async || {
+        let (_, session) = host.get(&format!("/sessions/room-{name}")).await;
+        serde_json::from_str::<serde_json::Value>(&session).map_or(json!(null), |session| session["hearing"].clone())
+    };
+    let mut talk = Talk { room, sent: [0; 2], ticks: tokio::time::interval(std::time::Duration::from_millis(20)) };
+    // the first until it is heard, then both for a second, then the second alone
+    while hearing().await["packets"].as_u64().unwrap_or(0) < 10 {
+        talk.say([true, false], 10).await;
+    }
+    let told = async || hearing().await["packets"].as_u64().unwrap_or(0);
+    // as many as are sent from here on, besides what of the last round is on its way
+    let once = told().await + 100;
+    talk.say([true, true], 50).await;
+    talk.say([false, true], 50).await;
+    until("the last of them is counted", async || told().await >= once - 5).await;
+    let heard = hearing().await;
+    // twice would be 50 more
+    assert!(heard["packets"].as_u64().is_some_and(|packets| packets <= once + 20), "{heard} of {:?}", talk.sent);
+    assert_eq!((&heard["lost"], &heard["late"]), (&json!(0), &json!(0)), "{heard}");
+    assert_eq!(post(&host, "/session/end", json!({ "roomName": name })).await.0, 204);
+}
+
+/// Somebody with two microphones.
+struct Talk {
+    room: Room,
+    sent: [u32; 2],
+    ticks: tokio::time::Interval,
+}
+
+impl Talk {
+    /// Sends packets of 20 ms in time, into the tracks that are on.
+    async fn say(&mut self, on: [bool; 2], packets: u32) {
+        for _ in 0..packets {
+            self.ticks.tick().await;
+            for track in (0..2).filter(|&track| on[track]) {
+                let number = self.sent[track];
+                self.sent[track] += 1;
+                let packet = Packet::new(Codec::Opus, number, number * 20, &SILENCE).expect("it fits");
+                self.room.send(track, packet);
+            }
+        }
+    }
+}
+
+/// 20 ms of Opus that say nothing.
+const SILENCE: [u8; 3] = [0xF8, 0xFF, 0xFE];

@@ -1,9 +1,11 @@
 //! A real LiveKit server, and people on the official SDK in its rooms.
 
-use std::path::PathBuf;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use voiced_core::resample::Resampler;
 use voiced_lab::livekit::{AccessToken, Command, Peer, PeerEvent, PeerSettings, Server, or_skip};
 use voiced_lab::providers::Script;
 
@@ -63,19 +65,45 @@ impl Venue {
         self.joins(token.to_jwt().expect("a token")).await
     }
 
+    /// What drives a browser, where `make tools-browser` was run: it is big, so CI goes without, too.
+    pub fn browser() -> Option<PathBuf> {
+        Peer::find_browser().inspect_err(|missing| _ = writeln!(io::stderr(), "skipped, in CI too: {missing}")).ok()
+    }
+
+    /// Someone joins by a browser whose microphone hears this file.
+    pub async fn browses(&self, node: PathBuf, token: String, microphone: &Path) -> Peer {
+        let arguments = vec![microphone.display().to_string()];
+        let settings = PeerSettings { program: node, url: self.server.url(), token, record: None, seconds_max: SECONDS_MAX, arguments };
+        Peer::browse(settings).await.expect("a browser")
+    }
+
+    /// A line spoken by the offline voice as a browser's microphone takes it, with silence around it, in s.
+    pub fn microphone(&self, text: &'static str, before_s: usize, after_s: usize) -> PathBuf {
+        let mut sound = vec![0; before_s * 48_000];
+        Resampler::new(8_000, 48_000).process_i16(&spoken(text), &mut sound);
+        sound.resize(sound.len() + after_s * 48_000, 0);
+        let path = self.files.path().join("microphone.wav");
+        write(&path, 48_000, &sound);
+        path
+    }
+
     /// A line spoken by the offline voice, as a file.
     pub fn line(&self, text: &'static str) -> Command {
         let path = self.files.path().join(format!("{}.wav", text.replace(|letter: char| !letter.is_alphanumeric(), "_")));
         if !path.exists() {
-            let spec = hound::WavSpec { channels: 1, sample_rate: 8_000, bits_per_sample: 16, sample_format: hound::SampleFormat::Int };
-            let mut file = hound::WavWriter::create(&path, spec).expect("a file");
-            for sample in spoken(text) {
-                file.write_sample(sample).expect("room on disk");
-            }
-            file.finalize().expect("room on disk");
+            write(&path, 8_000, &spoken(text));
         }
         Command::Play(path)
     }
+}
+
+fn write(path: &Path, hz: u32, sound: &[i16]) {
+    let spec = hound::WavSpec { channels: 1, sample_rate: hz, bits_per_sample: 16, sample_format: hound::SampleFormat::Int };
+    let mut file = hound::WavWriter::create(path, spec).expect("a file");
+    for &sample in sound {
+        file.write_sample(sample).expect("room on disk");
+    }
+    file.finalize().expect("room on disk");
 }
 
 /// Status and JSON of a POST with the API key.

@@ -7,11 +7,11 @@
 //! | input | down | registering | registered |
 //! |---|---|---|---|
 //! | up | → registering: register | | |
-//! | register | | → registered: running jobs, status | |
+//! | register | | → registered: running jobs, ends not told yet, status | |
 //! | availability | | | a place or none: yes or no |
 //! | assignment | | | promised → running: start |
 //! | termination | | | running: terminate |
-//! | ended | free the place | free the place | free the place: job status |
+//! | ended | free the place, remember | free the place, remember | free the place: job status |
 //! | tick | | 10 s: hang up | status, ping, 25 s of silence: hang up |
 //! | down | | → down | → down: promises are void |
 
@@ -20,7 +20,7 @@ use crate::token::Secret;
 use livekit_protocol as proto;
 use proto::server_message::Message as FromServer;
 use proto::worker_message::Message as ToServer;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
@@ -35,6 +35,8 @@ const ASSIGNMENT_WAIT: Duration = Duration::from_millis(7_500);
 const PING_EVERY: Duration = Duration::from_secs(10);
 /// A server that has not even answered two pings is gone.
 const SILENCE_MAX: Duration = Duration::from_secs(25);
+/// Ends of jobs that wait for a registration, the oldest forgotten first: as many as a large host has calls.
+const UNTOLD_MAX: usize = 1_000;
 /// Longest error told of a job, in characters.
 const ERROR_CHARS_MAX: usize = 200;
 
@@ -47,6 +49,8 @@ pub(super) struct Machine {
     counters: Arc<WorkerCounters>,
     phase: Phase,
     places: BTreeMap<String, Place>,
+    /// Reports of jobs that ended while nobody could be told.
+    untold: VecDeque<Output>,
     draining: bool,
     heard_at: Duration,
     pinged_at: Duration,
@@ -114,6 +118,7 @@ impl Machine {
             counters,
             phase: Phase::Down,
             places: BTreeMap::new(),
+            untold: VecDeque::new(),
             draining: false,
             heard_at: Duration::ZERO,
             pinged_at: Duration::ZERO,
@@ -179,7 +184,7 @@ impl Machine {
         })));
     }
 
-    /// A new registration knows nothing of us: it is told of the jobs that run, and of our places.
+    /// A new registration knows nothing of us: it is told of the jobs that run or have ended meanwhile, and of our places.
     fn registering(&mut self, message: FromServer, out: &mut Vec<Output>) {
         let FromServer::Register(answer) = message else { return };
         self.phase = Phase::Registered;
@@ -187,6 +192,7 @@ impl Machine {
         count(&self.counters.registrations);
         out.push(Output::Registered { worker_id: answer.worker_id });
         out.extend(self.places.keys().map(|job_id| job_status(job_id, proto::JobStatus::JsRunning, None)));
+        out.extend(self.untold.drain(..));
     }
 
     /// The server offers what it offered us to another worker when our connection goes.
@@ -276,9 +282,15 @@ impl Machine {
             Some(_) => proto::JobStatus::JsFailed,
         };
         count(if error.is_none() { &self.counters.jobs_succeeded } else { &self.counters.jobs_failed });
+        let report = job_status(job_id, status, error);
         if phase == Phase::Registered {
-            out.push(job_status(job_id, status, error));
+            out.push(report);
+            return;
         }
+        if self.untold.len() == UNTOLD_MAX {
+            self.untold.pop_front();
+        }
+        self.untold.push_back(report);
     }
 
     fn tick(&mut self, now: Duration, out: &mut Vec<Output>) {

@@ -148,6 +148,24 @@ fn a_new_registration_hears_of_running_jobs_and_promises_are_void() {
 }
 
 #[test]
+fn a_job_that_ended_while_the_server_was_away_is_reported_once_it_is_back() {
+    let mut machine = registered(5);
+    for id in ["J1", "J2", "J3"] {
+        step(&mut machine, 10, FREE, offer(id));
+        step(&mut machine, 11, FREE, assign(id));
+    }
+    step(&mut machine, 20, FREE, Input::Down);
+    assert_eq!(step(&mut machine, 30, FREE, ended("J1", None)), Vec::<String>::new());
+    step(&mut machine, 40, FREE, Input::Up);
+    assert_eq!(step(&mut machine, 45, FREE, ended("J2", Some("no sound"))), Vec::<String>::new(), "not before the registration");
+    let told = ["registered AW_1", "running J3", "success J1", "failed J2 no sound", "available 1 jobs load 0.25"];
+    assert_eq!(step(&mut machine, 60, FREE, welcome()), told);
+    step(&mut machine, 70, FREE, Input::Down);
+    step(&mut machine, 80, FREE, Input::Up);
+    assert_eq!(step(&mut machine, 90, FREE, welcome()), ["registered AW_1", "running J3", "available 1 jobs load 0.25"], "told once");
+}
+
+#[test]
 fn draining_takes_nothing_and_ends_with_the_last_job() {
     let mut machine = registered(5);
     step(&mut machine, 10, FREE, offer("J1"));
