@@ -16,6 +16,8 @@ use crate::number;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// CPU and memory are read when the calls are so far on, and again shortly before they end.
 const SETTLED: f64 = 0.4;
+/// Frames that a phone sends a second; one in a hundred may be late before the phones are the limit.
+const FRAMES_PER_S: u64 = 50;
 /// The kernel's unit of CPU time in `/proc`, per second.
 const TICKS_PER_S: f64 = 100.0;
 
@@ -51,7 +53,7 @@ pub struct Step {
 impl Step {
     /// Why this is too many calls, if it is.
     pub fn fault(&self, response_p95_max: u64) -> Option<String> {
-        if self.late_frames > self.calls as u64 {
+        if self.late_frames * 100 > self.calls as u64 * self.seconds * FRAMES_PER_S {
             return Some(format!("the phones themselves: {} of their frames were late ({:.0} % of their core)", self.late_frames, self.phones_percent));
         }
         let core = format!("the daemon's core is {:.0} % busy", self.busy_percent);
@@ -106,6 +108,8 @@ impl Load {
         let mut serve = self.pinned("0");
         serve.arg("serve").envs(environment).env("PORT", port.to_string()).env("WEBHOOK_URL", &url).env("TWILIO_AUTH_TOKEN", "bench");
         serve.env("STATE_DIRECTORY", state.path()).env("VOICED_ENGINE__CALLS_PER_THREAD", calls.to_string()).env("VOICED_ENGINE__THREADS", "1");
+        // as an operator may have it: the unit allows it; where it is not permitted the daemon says so and runs without
+        serve.env("VOICED_ENGINE__REALTIME_PRIORITY", "20");
         serve.envs(settings.iter().copied()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log(state.path(), "serve.log")?);
         let daemon = Process(serve.spawn().map_err(|error| error.to_string())?);
         let pid = daemon.0.id();
@@ -209,7 +213,7 @@ fn value(metrics: &str, key: &str) -> f64 {
 fn get(port: u16, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nhost: bench\r\nconnection: close\r\n\r\n").ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     answer.starts_with("HTTP/1.1 200").then_some(answer)
