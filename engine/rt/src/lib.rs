@@ -1,9 +1,9 @@
 //! The audio threads. Each owns a fixed number of slots, one call in each, and is woken every 10 ms to run
 //! [`Worker::run_once`] over all of them: the tick. On the tick nothing allocates, locks, logs or awaits.
 //!
-//! The rim meets a call in a [`CallPort`]: bounded single-producer single-consumer rings, one for each kind of thing
-//! that crosses, with a [`Bell`] that tells when to look at them. Dropping the port retires the call. Slow end-of-turn inference runs on a judge thread beside each
-//! audio thread and comes back as an input of a later tick.
+//! The rim meets a call in a [`CallPort`]: bounded single-producer single-consumer rings, one for each kind of thing that
+//! crosses, with a [`Bell`] that tells when to look at them. Dropping the port retires the call. Slow end-of-turn
+//! inference runs on a judge thread beside each audio thread and comes back as an input of a later tick.
 //!
 //! Other people may be in a call besides its caller: see [`CallPort::join`].
 

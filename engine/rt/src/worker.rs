@@ -205,7 +205,8 @@ impl Worker {
         while let Ok(answer) = self.judge.answers.pop() {
             let slot = &mut self.slots[answer.slot];
             if slot.call == answer.call {
-                slot.verdict = answer.verdict;
+                // of two in one tick the first is the newer one's, see `Judge::step`
+                slot.verdict = slot.verdict.or(answer.verdict);
             }
             self.judge.spare.push(answer.query);
         }

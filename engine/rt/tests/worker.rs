@@ -108,6 +108,26 @@ fn each_call_is_given_the_answer_to_its_own_question() {
 }
 
 #[test]
+fn of_two_answers_that_come_together_the_newer_questions_counts() {
+    let (mut exchange, mut judge) = Exchange::open(1, BySlot(vec![0.9]));
+    let mut caller = exchange.admit();
+    let mut say = |exchange: &mut Exchange, loud: bool, packets: usize| {
+        (0..packets).find_map(|_| {
+            caller.send(loud);
+            exchange.tick();
+            exchange.tick();
+            turn_end(&mut caller)
+        })
+    };
+    for (loud, packets) in [(true, 25), (false, 16), (true, 25), (false, 16)] {
+        assert_eq!(say(&mut exchange, loud, packets), None, "the pauses are too short for an end");
+    }
+    judge.step();
+    assert_eq!(exchange.link.meter().read().asks_answered, 2);
+    assert_eq!(say(&mut exchange, false, PATIENCE), Some(0.9));
+}
+
+#[test]
 fn an_answer_meant_for_the_call_before_in_the_same_slot_is_dropped() {
     let (asked_in, asked) = sync_channel(2);
     let (answer, answer_out) = sync_channel(2);
