@@ -1,11 +1,12 @@
 //! Tones: keys pressed on a telephone, recognised in the sound, and a beep.
 //!
 //! A key is one tone of a low and one of a high group of four. Every 10 ms are compared with a sine and a cosine of each
-//! tone, which gives a phasor for each; two neighbours make a window of 20 ms, so that every 10 ms brings a result. A window names a key when one
-//! tone of each group stands well above its neighbours, both are about equally loud, both turned by as much as their
-//! frequency demands, and together they hold most of the sound. Three windows in a row make a key, if two of them held
-//! nothing else; two without it make its end: a key of 40 ms is always found, one below 20 ms never, whatever its place
-//! among the windows. Harmonics of a voice meet two of the frequencies now and then, but glide, and are never alone.
+//! tone, which gives a phasor for each; two neighbours make a window of 20 ms, so that every 10 ms brings a result. A
+//! window names a key when one tone of each group stands well above its neighbours, both are about equally loud, both
+//! turned by as much as their frequency demands, and together they hold most of the sound. Three windows in a row make a
+//! key, if two of them held nothing else; two without it make its end: a key of 40 ms is always found, one below 20 ms
+//! never, whatever its place among the windows. Harmonics of a voice meet two of the frequencies now and then, but glide,
+//! and are never alone.
 
 use std::f64::consts::TAU;
 use std::sync::LazyLock;

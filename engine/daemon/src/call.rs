@@ -141,7 +141,7 @@ pub async fn run(context: CallContext, line: Line, port: CallPort, requests: Opt
     call.apply(Input::Started).await;
     let (mut cancel, mut drained) = (call.context.cancel.clone(), call.context.drained.clone());
     let bell = Arc::clone(&call.port.bell);
-    let max_duration = Duration::from_secs(call.context.agent.max_duration_s);
+    let mut end_at = Some(call.started + Duration::from_secs(call.context.agent.max_duration_s));
     let mut ticked = Instant::now();
     let idle = sleep(TICK_MAX);
     tokio::pin!(idle);
@@ -176,7 +176,10 @@ pub async fn run(context: CallContext, line: Line, port: CallPort, requests: Opt
         if now - ticked >= TICK {
             ticked = now;
             idle.as_mut().reset((now + TICK_MAX).into());
-            call.apply(if call.started.elapsed() < max_duration { Input::Tick } else { Input::MaxDuration }).await;
+            call.apply(Input::Tick).await;
+            if end_at.take_if(|end_at| now >= *end_at).is_some() {
+                call.apply(Input::MaxDuration).await; // told once: the goodbye needs ticks like everything else
+            }
         }
     }
     let _ = call.to.try_send(ToLine::HangUp); // a line that is gone needs none

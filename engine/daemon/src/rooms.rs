@@ -1,9 +1,9 @@
 //! This host's part in LiveKit rooms: the jobs that the server sends it, the rooms that frontends ask for, and the rooms
 //! into which phone calls are bridged.
 //!
-//! [`RoomHost`] holds what they share. [`call`] is one call in a room, [`profile`] what its job wishes, [`linked`] whom it
-//! hears, [`voices`] by which of that one's microphones, [`show`] what is seen of it. [`bridge`] is a phone call's room, [`whisper`] what a supervisor tells the agent there.
-//! [`api`] answers the HTTP side.
+//! [`RoomHost`] holds what they share. [`call`] is one call in a room, [`profile`] what its job wishes, [`linked`] whom
+//! it hears, [`voices`] by which of that one's microphones, [`show`] what is seen of it. [`bridge`] is a phone call's
+//! room, [`whisper`] what a supervisor tells the agent there. [`api`] answers the HTTP side.
 
 mod api;
 mod bridge;

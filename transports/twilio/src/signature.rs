@@ -1,8 +1,9 @@
 //! Twilio's request signature.
 //!
-//! Twilio signs the URL that it requested, followed, for a form, by every name and value in byte order without
-//! repeats. For a body of JSON it puts the body's SHA-256 into the URL instead. The URL is rebuilt from the configured public base, never from headers that anyone may send. Twilio is not
-//! consistent about a default port, nor about a trailing slash on a stream's URL, so either form is accepted.
+//! Twilio signs the URL that it requested, followed, for a form, by every name and value in byte order without repeats.
+//! For a body of JSON it puts the body's SHA-256 into the URL instead. The URL is rebuilt from the configured public
+//! base, never from headers that anyone may send. Twilio is not consistent about a default port, nor about a trailing
+//! slash on a stream's URL, so either form is accepted.
 
 use crate::settings::TwilioSettings;
 use axum::http::HeaderMap;

@@ -50,7 +50,8 @@ pub(crate) async fn upgrade(
     upgrade.read_buffer_size(READ_BUFFER_BYTES).max_message_size(bytes_max).max_frame_size(bytes_max).on_upgrade(move |socket| run(desk, call_sid, socket))
 }
 
-/// Read at once from a socket: some three messages, which is seldom exceeded. The default of 128 KiB is cleared at each read and held by each call.
+/// Read at once from a socket: some three messages, more than mostly wait. The default of 128 KiB is cleared at each read
+/// and held by each call.
 const READ_BUFFER_BYTES: usize = 1_024;
 
 /// Lives as long as the stream.

@@ -1,9 +1,10 @@
 //! How much is taken on: places, and an orderly end.
 
+use serde_json::Value;
 use voiced_lab::phone::{Outcome, Step};
 use voiced_lab::providers::Script;
 
-use crate::caller::{call, conversation, script};
+use crate::caller::{call, conversation, listen, script};
 use crate::host::Host;
 use crate::{story, until};
 
@@ -25,6 +26,19 @@ async fn a_caller_without_a_place_hears_an_apology_until_a_place_is_free() {
     until("the place is free", async || host.metric("voiced_calls{thread=\"0\"}").await == 0).await;
     let third = call(&phone, script([Step::Wait { ms: 200 }])).await;
     assert_eq!(third.outcome, Outcome::CallerHungUp);
+}
+
+#[tokio::test]
+async fn a_call_that_has_lasted_as_long_as_it_may_ends_with_a_goodbye() {
+    let host = Host::start(Script::default(), &[("VOICED_TWILIO__MAX_DURATION_S", "10"), ("VOICED_AGENT__GOODBYE", "Goodbye.")]).await;
+    let report = call(&host.phone(), script([listen(), Step::Wait { ms: 40_000 }])).await;
+    assert_eq!(report.outcome, Outcome::AgentHungUp);
+    assert_eq!(story::of(&host, &report.call_sid).await.agent().last(), Some(&"Goodbye."));
+    let told = async || -> Value { serde_json::from_str(&host.get(&format!("/calls/{}", report.call_sid)).await.1).unwrap_or_default() };
+    until("the record is whole", async || told().await["ended"].is_string()).await;
+    let told = told().await;
+    assert_eq!(told["ended"], "max_duration");
+    assert_eq!(told["moments"].to_string().matches("as long as it may").count(), 1, "it is told once: {told:#}");
 }
 
 #[tokio::test]
