@@ -118,7 +118,7 @@ impl Bridge {
             name: super::DISPLAY_NAME.into(),
             kind: TokenKind::Agent,
             grants: Grants { update_own_metadata: true, ..Grants::default() },
-            attributes: state("listening").into_iter().collect(),
+            attributes: state("initializing").into_iter().collect(),
             ..ParticipantToken::new(room, format!("agent-{}", call.call_sid))
         };
         let (caller, _) = Self::enter(host, &caller_token, "caller").await.context("as the caller")?;
@@ -189,6 +189,7 @@ impl Bridge {
 
     async fn apply(&mut self, event: RoomEvent) {
         match event {
+            RoomEvent::Connected => self.show.ready(),
             RoomEvent::ParticipantJoined(person) | RoomEvent::ParticipantChanged(person) => self.seen(&person).await,
             RoomEvent::ParticipantLeft { identity, .. } => self.left(&identity).await,
             RoomEvent::TrackSubscribed { identity, track } => self.hear(&identity, track).await,

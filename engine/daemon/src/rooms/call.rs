@@ -75,6 +75,7 @@ pub async fn run(host: &Arc<RoomHost>, job: RoomJob) -> Result<Room> {
         linked: Linked::new(participant),
         voices: HashMap::new(),
         leave_at: Instant::now() + NOBODY_MAX,
+        connected: false,
         live: None,
         hung_up: false,
     };
@@ -98,6 +99,7 @@ struct RoomCall {
     voices: HashMap<String, Voices>,
     /// When the room is left unless somebody is there.
     leave_at: Instant,
+    connected: bool,
     live: Option<Live>,
     /// The agent has ended the call.
     hung_up: bool,
@@ -136,6 +138,10 @@ impl RoomCall {
 
     fn apply(&mut self, event: RoomEvent) -> Result<()> {
         match event {
+            RoomEvent::Connected => {
+                self.connected = true;
+                self.ready();
+            }
             RoomEvent::ParticipantJoined(participant) | RoomEvent::ParticipantChanged(participant) => self.joined(&participant)?,
             RoomEvent::ParticipantLeft { identity, .. } => self.left(&identity),
             RoomEvent::TrackSubscribed { identity, track } => self.listen(&identity, &track),
@@ -172,7 +178,7 @@ impl RoomCall {
         }
         if self.live.is_none() {
             self.live = Some(self.begin(participant)?);
-            self.set_state("listening");
+            self.ready();
         }
         Ok(())
     }
@@ -273,8 +279,10 @@ impl RoomCall {
         }
     }
 
-    fn set_state(&self, now: &'static str) {
-        let _ = self.room.set_attributes(state(now));
+    fn ready(&mut self) {
+        if let Some(live) = self.live.as_mut().filter(|_| self.connected) {
+            live.show.ready();
+        }
     }
 
     fn tell(&self, input: Input) {

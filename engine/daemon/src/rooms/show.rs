@@ -13,19 +13,30 @@ pub struct Show {
     room: Room,
     captions: Captions,
     speaking: Option<TextStream>,
+    now: &'static str,
+    ready: bool,
 }
 
 impl Show {
     /// Into this room, as the agent's.
     pub fn new(room: Room) -> Self {
-        Self { room, captions: Captions::default(), speaking: None }
+        Self { room, captions: Captions::default(), speaking: None, now: "listening", ready: false }
+    }
+
+    /// The agent can be written to: until then it is seen initializing, since the server drops what is sent to it.
+    pub fn ready(&mut self) {
+        self.ready = true;
+        let _ = self.room.set_attributes(state(self.now)); // a room that takes no requests is about to end
     }
 
     /// Shows what has happened; the caller is known in the room by `caller`. What the room does not take is not shown.
     pub fn observe(&mut self, observed: &Observed, caller: Option<&str>) {
         for caption in self.captions.observe(observed) {
             let _ = match caption {
-                Caption::State(now) => self.room.set_attributes(state(now)),
+                Caption::State(now) => {
+                    self.now = now;
+                    !self.ready || self.room.set_attributes(state(now))
+                }
                 Caption::Caller { segment, text, last } => {
                     self.room.send_text(transcription(&format!("caller-{segment}"), last, caller.map(str::to_owned)), &text)
                 }

@@ -12,7 +12,7 @@ use crate::caller::{call, listen, say, script, wait_for};
 use crate::host::Host;
 use crate::story;
 use crate::until;
-use crate::venue::{Venue, agent_sounds, post};
+use crate::venue::{Venue, agent_is_ready, agent_sounds, post};
 
 /// 20 ms of a phone line.
 const FRAME_BYTES: usize = 160;
@@ -93,10 +93,12 @@ async fn a_supervisor_whispers_to_the_agent_and_takes_its_place() {
     let host = Arc::new(venue.host(listening(&asked), &[("VOICED_LIVEKIT__BRIDGE_ENABLED", "true"), ("VOICED_TURN__SILENCE_MS", "0")]).await);
     let (whispered, taken_over, discount) = (Sign::default(), Sign::default(), venue.line("Offer her a discount."));
     let line = || say("My kitchen sink is leaking.");
-    let steps = vec![listen(), wait_for(&whispered), line(), listen(), wait_for(&taken_over), line(), Step::Wait { ms: 4_000 }, Step::HangUp];
-    let (report, room) = phone_call(&host, steps).await;
+    // two turns: the words of a spoken whisper come a pause and a transcript later, perhaps behind the first question
+    let talk = [listen(), wait_for(&whispered), line(), listen(), line(), listen(), wait_for(&taken_over), line(), Step::Wait { ms: 4_000 }, Step::HangUp];
+    let (report, room) = phone_call(&host, talk.into()).await;
     let mut bob = venue.enters(venue.server.token(&room, "bob")).await;
     bob.wait_for("participant_joined", |event| event.text("kind") == "sip").await.expect("the caller is there");
+    agent_is_ready(&mut bob).await;
     supervise(&host, &room, "bob", "whisper").await;
     bob.send(&Command::Chat("Be brief.".into())).expect("bob writes");
     bob.send(&discount).expect("bob whispers");
@@ -105,7 +107,9 @@ async fn a_supervisor_whispers_to_the_agent_and_takes_its_place() {
     for whisper in ["unheard by the caller: Be brief.", "discount"] {
         until(whisper, async || asked.lock().expect("nobody panicked").iter().any(|messages| messages.contains(whisper))).await;
     }
-    agent_sounds(&mut bob, false).await;
+    for _ in 0..2 {
+        agent_sounds(&mut bob, false).await;
+    }
     supervise(&host, &room, "bob", "takeover").await;
     let before = asked.lock().expect("nobody panicked").len();
     taken_over.give();

@@ -126,6 +126,15 @@ pub async fn agent_sounds(peer: &mut Peer, on: bool) -> PeerEvent {
     peer.wait_for("sound", |event| event.text("identity").starts_with("agent") && event.is("on") == on).await.expect("the agent's sound")
 }
 
+/// Waits until the agent can be written to.
+pub async fn agent_is_ready(peer: &mut Peer) {
+    let ready = |event: &PeerEvent| event.attribute("lk.agent.state").is_some_and(|state| state != "initializing");
+    let joined = peer.wait_for("participant_joined", |event| event.text("identity").starts_with("agent")).await.expect("the agent is there");
+    if !ready(&joined) {
+        peer.wait_for("attributes", ready).await.expect("the agent is ready");
+    }
+}
+
 /// Waits for a final transcript that contains this.
 pub async fn reads(peer: &mut Peer, words: &str) -> PeerEvent {
     let fits = |event: &PeerEvent| event.text("topic") == "lk.transcription" && event.is("final") && event.text("text").contains(words);

@@ -59,6 +59,8 @@ pub(super) struct Connection {
     hearing: Vec<Hearing>,
     lines: Vec<TrackLine>,
     channels: Option<Channels>,
+    /// The server has opened its channels to us.
+    hears_data: bool,
     waiting: VecDeque<Vec<u8>>,
     events: mpsc::Sender<MediaEvent>,
     counters: Arc<RoomCounters>,
@@ -94,6 +96,7 @@ impl Connection {
             hearing: Vec::new(),
             lines: Vec::new(),
             channels: None,
+            hears_data: false,
             waiting: VecDeque::new(),
             events,
             counters,
@@ -107,6 +110,7 @@ impl Connection {
         self.sending.clear();
         self.lines.clear();
         self.channels = None;
+        self.hears_data = false;
         for hearing in &mut self.hearing {
             hearing.mid = None;
             hearing.numbers.renew();
@@ -293,7 +297,8 @@ impl Connection {
             self.tell(MediaEvent::Candidate { side, candidate });
         }
         let peer = if side == Side::Publisher { &mut self.publisher } else { &mut self.subscriber };
-        match peer.turned() {
+        // the server drops what is sent to us before its channels are open
+        match peer.turned(side == Side::Publisher || self.hears_data) {
             Some(true) => self.tell(MediaEvent::Up(side)),
             Some(false) if !alive => self.tell(MediaEvent::Down(side)),
             // a restart of ICE: it says by itself when it has failed
@@ -306,6 +311,7 @@ impl Connection {
             Event::MediaData(data) => self.hear(&data, now),
             Event::ChannelData(data) if self.events.capacity() > EVENTS_KEPT_FREE => self.tell(MediaEvent::Data(data.data)),
             Event::ChannelData(_) => self.counters.dropped(),
+            Event::ChannelOpen(..) if side == Side::Subscriber => self.hears_data = true,
             Event::ChannelOpen(id, _) => {
                 if let Some(channels) = self.channels.as_mut().filter(|channels| side == Side::Publisher && channels.reliable == id) {
                     channels.reliable_open = true;

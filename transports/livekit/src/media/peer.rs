@@ -271,9 +271,9 @@ impl Peer {
         self.deadline = now + STATS_INTERVAL;
     }
 
-    /// Whether the connection came up or went down since the last call.
-    pub fn turned(&mut self) -> Option<bool> {
-        let up = self.rtc.is_alive() && self.rtc.is_connected();
+    /// Whether the connection came up, with what its side waits for being `ready`, or went down since the last call.
+    pub fn turned(&mut self, ready: bool) -> Option<bool> {
+        let up = ready && self.rtc.is_alive() && self.rtc.is_connected();
         (up != std::mem::replace(&mut self.up, up)).then_some(up)
     }
 
