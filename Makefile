@@ -23,8 +23,8 @@ build: deps
 weights: build
 	$(VOICED) models fetch
 
-# systemd-analyze tells how exposed the unit is
-test: PACKAGES += systemd
+# systemd-analyze tells how exposed the unit is, libfaketime sets a daemon's clock
+test: PACKAGES += systemd libfaketime
 test: deps tools lint
 # the tests' own build, as they want more of some crates than the product does: `cargo build` would compile half of all twice
 	cargo test --locked --workspace --no-run

@@ -1,8 +1,11 @@
 //! Time that passes without the daemon: it is stopped, starved, or the road to the caller stands still. Afterwards the
 //! caller is heard and answered as before: what piled up meanwhile is not played or heard late.
 
+use std::io::Write as _;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use tempfile::NamedTempFile;
 use voiced_lab::phone::{CallReport, Outcome, Step};
 use voiced_lab::providers::Script;
 
@@ -87,4 +90,55 @@ async fn with_busy_neighbours_on_its_core_a_call_goes_on_and_is_answered() {
     drop(neighbours);
     is_as_before(&report);
     assert_eq!(story::of(&host, &report.call_sid).await.said().len(), 5);
+}
+
+/// What lies to a process about the hour, by Debian's package of this name; the monotonic clock stays true.
+const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1";
+
+/// A wall clock that can be set.
+struct WallClock(NamedTempFile);
+
+impl WallClock {
+    fn right() -> Self {
+        let clock = Self(NamedTempFile::new().expect("a file"));
+        clock.set("+0");
+        clock
+    }
+
+    /// Off the right time by this, such as `-2h`.
+    fn set(&self, off: &str) {
+        // in one write over the old text: the process reads it at any moment
+        self.0.reopen().expect("a file").write_all(format!("{off:<8}\n").as_bytes()).expect("room on disk");
+    }
+}
+
+#[tokio::test]
+async fn when_the_wall_clock_is_set_forward_and_back_calls_and_their_events_go_on() {
+    if !Path::new(FAKETIME).exists() {
+        assert!(std::env::var_os("CI").is_none(), "libfaketime is missing");
+        return eprintln!("skipped: install libfaketime to set the daemon's clock");
+    }
+    let clock = WallClock::right();
+    let file = clock.0.path().to_str().expect("a path in UTF-8");
+    let settings = [("LD_PRELOAD", FAKETIME), ("FAKETIME_TIMESTAMP_FILE", file), ("FAKETIME_NO_CACHE", "1"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
+    let host = Host::start(Script::default(), &settings).await;
+    let phone = host.phone();
+    let calling = call(&phone, conversation(&[FIRST, AGAIN, AGAIN]));
+    let hour = |event: &serde_json::Value| event["timestamp"].as_str().map(|at| at[..13].to_owned());
+    let jumps = async {
+        until("the first answer", async || host.stored().len() >= 4).await;
+        clock.set("+30h");
+        until("the second answer", async || host.stored().len() >= 6).await;
+        clock.set("-30h");
+    };
+    let (report, ()) = tokio::join!(calling, jumps);
+    assert_eq!(report.outcome, Outcome::CallerHungUp);
+    assert!(report.utterances.iter().all(|said| said.response_ms.is_some_and(|ms| ms < STOOD_MS)), "{:?}", report.utterances);
+    let story = story::of(&host, &report.call_sid).await;
+    assert_eq!(story.said().len(), 7);
+    let hours: std::collections::BTreeSet<_> = story::taken(&host, &report.call_sid).iter().filter_map(|event| hour(&event.body)).collect();
+    assert!(hours.len() >= 3, "the clock was not set: {hours:?}");
+    assert!(story.duration_seconds() < 120.0, "the call's length is not the clock's");
+    // and the next caller is taken by the clock as it is now
+    assert_eq!(call(&phone, conversation(&[FIRST])).await.outcome, Outcome::CallerHungUp);
 }

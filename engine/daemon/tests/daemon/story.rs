@@ -76,6 +76,10 @@ impl Story {
         self.events.last().map_or("", |event| text(&event["data"]["final_stage"]))
     }
 
+    pub fn duration_seconds(&self) -> f64 {
+        self.events.last().and_then(|event| event["data"]["duration_seconds"].as_f64()).expect("a length")
+    }
+
     fn utterances(&self) -> impl Iterator<Item = &Value> {
         self.events.iter().filter(|event| event["event_type"] == "utterance").map(|event| &event["data"])
     }
