@@ -1,7 +1,7 @@
 //! Calls that outlive `systemctl restart`. systemd stops a service before it starts it again, and waits for its main
 //! process; a call may last longer than anybody waits. So with `voiced serve --linger` the main process only watches a
 //! child that does the work. When the main process ends, however that comes, the child drains: no new calls, the present
-//! ones go on. With `KillMode=process` systemd leaves it in peace and starts the next main process at once, whose child
+//! ones go on; only one that hangs, as systemd's watchdog finds, is killed. With `KillMode=process` systemd leaves it in peace and starts the next main process at once, whose child
 //! takes the calls from the socket that systemd holds. The store is made for two processes (`voiced_events::outbox`).
 
 use std::io::Read;
@@ -9,6 +9,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -27,10 +28,12 @@ pub async fn watch() -> Result<ExitCode> {
     }
     let mut child = command.spawn().context("the daemon does not start")?;
     let input = child.stdin.take(); // kept open until this process ends
+    let pid = Pid::from_child(&child);
     let (exited, exit) = oneshot::channel();
     // a thread of its own: waiting cannot be cancelled, and must not hold the runtime up at its end
     std::thread::Builder::new().name("child".into()).spawn(move || exited.send(child.wait()))?;
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut abort = signal(SignalKind::from_raw(Signal::ABORT.as_raw()))?;
     tokio::select! {
         ended = exit => {
             let ended = ended??;
@@ -41,6 +44,11 @@ pub async fn watch() -> Result<ExitCode> {
         }
         _ = term.recv() => Ok(ExitCode::SUCCESS), // by which the child's input ends
         _ = int.recv() => Ok(ExitCode::SUCCESS),
+        // the watchdog: a child that hangs cannot drain, and its calls are dead. The next one reports their end
+        _ = abort.recv() => {
+            kill_process(pid, Signal::KILL).context("the daemon that hangs")?;
+            Ok(ExitCode::from(128 + Signal::ABORT.as_raw() as u8))
+        }
     }
 }
 

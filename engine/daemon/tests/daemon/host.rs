@@ -77,7 +77,20 @@ impl Host {
         Self::start_on(Some(socket), script, settings).await
     }
 
+    /// A host whose daemon somebody else starts, at this address, with [`Self::environment`].
+    pub async fn elsewhere(address: &str, script: Script, settings: &[(&str, &str)]) -> Self {
+        let mut host = Self::without_daemon(None, script, settings).await;
+        address.clone_into(&mut host.address);
+        host
+    }
+
     async fn start_on(socket: Option<TcpListener>, script: Script, settings: &[(&str, &str)]) -> Self {
+        let mut host = Self::without_daemon(socket, script, settings).await;
+        host.restart().await;
+        host
+    }
+
+    async fn without_daemon(socket: Option<TcpListener>, script: Script, settings: &[(&str, &str)]) -> Self {
         let fakes = FakeProviders::start(QUICK, script).await.expect("ports");
         let ema = EmaReceiver::start(None).await.expect("a port");
         let state = TempDir::new().expect("a folder");
@@ -105,9 +118,12 @@ impl Host {
             ("VOICED_AGENT__GREETING", "Hello."),
         ];
         environment.extend(own.iter().chain(settings).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let mut host = Self { fakes, ema, state, environment, daemon: None, address: String::new(), starts: 0, socket };
-        host.restart().await;
-        host
+        Self { fakes, ema, state, environment, daemon: None, address: String::new(), starts: 0, socket }
+    }
+
+    /// What the daemon is started with.
+    pub fn environment(&self) -> &[(String, String)] {
+        &self.environment
     }
 
     /// Starts a daemon on the same state; the one before is gone.
@@ -307,6 +323,11 @@ impl Host {
         command.args(arguments).env_clear().envs(self.environment.iter().cloned());
         command
     }
+}
+
+/// A port that nobody listens on now.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port()
 }
 
 /// The shell has a kill of its own, so that no package is needed for it.

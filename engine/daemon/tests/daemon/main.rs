@@ -5,6 +5,7 @@ mod caller;
 mod host;
 mod story;
 mod stranger;
+mod systemd;
 mod venue;
 
 mod attack;

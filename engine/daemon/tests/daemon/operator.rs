@@ -3,10 +3,10 @@
 use std::process::Output;
 
 use voiced_lab::ema::Behaviour;
-use voiced_lab::phone::Outcome;
+use voiced_lab::phone::{Outcome, Sign};
 use voiced_lab::providers::Script;
 
-use crate::caller::{call, conversation, script};
+use crate::caller::{call, listen, say, script, wait_for};
 use crate::host::Host;
 use crate::{story, until};
 
@@ -68,14 +68,16 @@ async fn a_parked_event_is_listed_shown_and_goes_out_on_retry() {
 async fn a_second_daemon_on_the_same_state_leaves_the_first_ones_calls_alone() {
     let mut host = Host::start(Script::default(), &[]).await;
     let phone = host.phone();
-    let call = call(&phone, conversation(&["My kitchen sink is leaking."]));
+    let told = Sign::default();
+    let call = call(&phone, script([listen(), wait_for(&told), say("My kitchen sink is leaking."), listen()]));
     let second = async {
         until("the greeting", async || host.stored().len() > 1).await;
         let first = host.stand_by();
         host.restart().await;
-        let told = words(&host.voiced(&["check", "--live"]));
-        assert_eq!(told.matches("takes calls").count(), 2, "{told}");
-        assert_eq!(told.matches("phone-CA").count(), 1, "{told}");
+        let live = words(&host.voiced(&["check", "--live"]));
+        assert_eq!(live.matches("takes calls").count(), 2, "{live}");
+        assert_eq!(live.matches("phone-CA").count(), 1, "{live}");
+        told.give();
         first
     };
     let (report, _first) = tokio::join!(call, second);

@@ -178,7 +178,8 @@ fn stages_follow_each_other(trace: &Trace, turn: &Span) {
     let stages = trace.below(turn);
     let stage = |name: &str| stages.iter().find(|stage| stage.name == name).unwrap_or_else(|| panic!("no {name} in {stages:?}"));
     assert!(stages.iter().all(|stage| is_inside(stage, turn)), "{stages:?}");
-    for pair in STAGES[1..].windows(2) {
+    // a guess may be answered before its transcript settles
+    for pair in STAGES[2..].windows(2) {
         let (before, after) = (stage(pair[0]), stage(pair[1]));
         assert!(before.end_time_unix_nano <= after.end_time_unix_nano, "{before:?} {after:?}");
     }
