@@ -76,7 +76,8 @@ pub enum SttEvent {
     Final(String),
     /// Everything sent before our request to finalise is settled.
     Finalized,
-    /// Another provider hears on, beginning with the sound that was not settled; the text says why. Words take longer now.
+    /// Another provider, or another connection to the same, hears on, beginning with the sound that was not settled; the text
+    /// says why. Words take longer now, and the last guess is of their beginning only.
     Switched(String),
     /// The session is over; the text says why and names the provider.
     Failed(String),

@@ -15,9 +15,10 @@ use voiced_models_remote::chain::tts::TtsChain;
 use voiced_models_remote::llm::Llm;
 use voiced_models_remote::tts::{Tts, TtsInput, TtsSession};
 
-/// A model that, after a pause, sends these events, and then nothing more.
+/// A model that, after a pause, sends these events, one each so often, and then nothing more.
 struct Model {
     pause_ms: u64,
+    every_ms: u64,
     events: Vec<LlmEvent>,
     asked: Arc<Mutex<u32>>,
 }
@@ -26,11 +27,12 @@ impl Llm for Model {
     fn ask(&self, _: LlmRequest) -> mpsc::Receiver<LlmEvent> {
         *self.asked.lock().unwrap() += 1;
         let (sender, receiver) = mpsc::channel(8);
-        let (pause_ms, events) = (self.pause_ms, self.events.clone());
+        let (pause_ms, every_ms, events) = (self.pause_ms, self.every_ms, self.events.clone());
         tokio::spawn(async move {
             sleep(Duration::from_millis(pause_ms)).await;
             for event in events {
                 let _ = sender.send(event).await;
+                sleep(Duration::from_millis(every_ms)).await;
             }
             sender.closed().await;
         });
@@ -39,8 +41,12 @@ impl Llm for Model {
 }
 
 fn model(pause_ms: u64, events: &[LlmEvent]) -> (Link<dyn Llm>, Arc<Mutex<u32>>) {
+    paced(pause_ms, 0, events)
+}
+
+fn paced(pause_ms: u64, every_ms: u64, events: &[LlmEvent]) -> (Link<dyn Llm>, Arc<Mutex<u32>>) {
     let asked = Arc::default();
-    let model = Model { pause_ms, events: events.to_vec(), asked: Arc::clone(&asked) };
+    let model = Model { pause_ms, every_ms, events: events.to_vec(), asked: Arc::clone(&asked) };
     (Link { breaker: Breaker::new("llm"), provider: Arc::new(model) }, asked)
 }
 
@@ -174,6 +180,20 @@ async fn speak(voices: &[&Voice]) -> (usize, TtsEvent) {
     }
     let sound = events.iter().map(|event| if let TtsEvent::Audio { samples, .. } = event { samples.len() } else { 0 }).sum::<usize>() / 8;
     (sound, events.pop_back().expect("an event"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_comes_slower_than_it_is_spoken_is_left_and_one_that_keeps_up_is_not() {
+    let words: Vec<_> = "We will send somebody at nine tomorrow.".split_inclusive(' ').map(token).collect();
+    let answer = [words.as_slice(), &[LlmEvent::Done]].concat();
+    let (good, _) = model(0, &[token("Yes."), LlmEvent::Done]);
+    let (drips, _) = paced(0, 1_000, &answer);
+    let heard = ask(&LlmChain::new(vec![drips, good.clone()]), 0).await;
+    assert_eq!(heard.last(), Some(&failed("the answer comes slower than it is spoken")));
+    assert!(heard.len() < 6, "{heard:?}");
+    // as quick as a quick voice
+    let (steady, _) = paced(0, 200, &answer);
+    assert_eq!(ask(&LlmChain::new(vec![steady, good]), 0).await, answer);
 }
 
 #[tokio::test(start_paused = true)]

@@ -114,7 +114,26 @@ pub enum Fault {
     ServerError,
     /// Answers with something that is not its protocol.
     Garbage,
+    /// Gives its words or sound in good order, far slower than they are spoken.
+    Drips,
+    /// Something in between answers for it: HTTP 200 and a page for people, to an upgrade as well.
+    WrongContentType,
 }
+
+impl Fault {
+    /// It shows before a WebSocket is agreed to.
+    fn is_at_upgrade(self) -> bool {
+        matches!(self, Self::NeverAnswers | Self::TooManyRequests | Self::ServerError | Self::WrongContentType)
+    }
+
+    /// Pause between two pieces of an answer that has no more than `every` without the fault.
+    fn pace(self, every: Duration) -> Duration {
+        if self == Self::Drips { DRIP_EVERY } else { every }
+    }
+}
+
+/// A word or 100 ms of sound come this often in a drip.
+const DRIP_EVERY: Duration = Duration::from_secs(1);
 
 /// A provider's fault, switched while it runs.
 #[derive(Debug, Default)]
@@ -288,6 +307,7 @@ async fn gate(fault: Fault, headers: &axum::http::HeaderMap) -> Option<Response>
             Some((StatusCode::TOO_MANY_REQUESTS, [("retry-after", "0")], axum::Json(error)).into_response())
         }
         Fault::ServerError => Some((StatusCode::INTERNAL_SERVER_ERROR, "oops").into_response()),
+        Fault::WrongContentType => Some(axum::response::Html("<html>Log in to this network first</html>").into_response()),
         _ => None,
     }
 }

@@ -62,9 +62,20 @@ pub fn heal(fakes: &FakeProviders, ema: &EmaReceiver) {
     ema.behave(None);
 }
 
+const OF_PROVIDERS: [Fault; 9] = [
+    Fault::NeverAnswers,
+    Fault::HalfOpen,
+    Fault::DiesMidReply,
+    Fault::StallsMidReply,
+    Fault::TooManyRequests,
+    Fault::ServerError,
+    Fault::Garbage,
+    Fault::Drips,
+    Fault::WrongContentType,
+];
+
 fn provider(rng: &mut StdRng) -> Fault {
-    let faults = [Fault::NeverAnswers, Fault::HalfOpen, Fault::DiesMidReply, Fault::StallsMidReply, Fault::TooManyRequests, Fault::ServerError, Fault::Garbage];
-    faults[rng.random_range(0..faults.len())]
+    OF_PROVIDERS[rng.random_range(0..OF_PROVIDERS.len())]
 }
 
 fn receiver(rng: &mut StdRng) -> Option<Behaviour> {

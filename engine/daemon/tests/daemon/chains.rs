@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
+use futures_util::{StreamExt, stream};
 use voiced_lab::phone::Outcome;
-use voiced_lab::providers::{Answer, Fault, Script};
+use voiced_lab::providers::{Answer, Fake, FakeProviders, Fault, Latency, Script};
 
 use crate::caller::{call, conversation};
 use crate::host::Host;
-use crate::story;
+use crate::story::{self, Story};
 use crate::until;
 
 const ANSWER: &str = "Thank you. The plumber will come to your house at nine tomorrow morning.";
@@ -58,6 +59,69 @@ async fn a_voice_that_goes_wrong_in_the_middle_of_a_reply_is_followed_by_the_nex
         let story = story::of(&host, &report.call_sid).await;
         assert_eq!(story.agent(), ["Hello.", ANSWER], "{fault:?}");
     }
+}
+
+/// How the first provider of a chain goes wrong.
+#[derive(Clone, Debug)]
+enum Way {
+    Fault(Fault),
+    /// Its address leads nowhere, or to a server that speaks no TLS.
+    At(String),
+}
+
+/// The ways that are not in the tests above.
+fn ways(faults: &[Fault], plain: &str) -> Vec<Way> {
+    let addresses = ["http://nobody.invalid".to_owned(), plain.replace("http:", "https:")];
+    faults.iter().map(|&fault| Way::Fault(fault)).chain(addresses.into_iter().map(Way::At)).collect()
+}
+
+/// Calls with one line at once, some at a time, each with a host of its own whose provider goes wrong in one way.
+async fn told_each(chain: (&str, &str), address: &str, fake: fn(&Host) -> &Fake, ways: Vec<Way>, check: fn(&Way, &Story)) {
+    let calls = ways.into_iter().map(async |way| {
+        let answer = |_: &serde_json::Value| Answer::text(ANSWER);
+        let elsewhere = if let Way::At(url) = &way { Some((address, url.as_str())) } else { None };
+        let settings: Vec<_> = std::iter::once(chain).chain(elsewhere).collect();
+        let host = Host::start(Script { agent: Arc::new(answer), ..Script::default() }, &settings).await;
+        if let Way::Fault(fault) = way {
+            fake(&host).fault.set(fault);
+        }
+        let report = call(&host.phone(), conversation(&[LINE])).await;
+        assert_eq!(report.outcome, Outcome::CallerHungUp, "{way:?}");
+        check(&way, &story::of(&host, &report.call_sid).await);
+    });
+    stream::iter(calls).buffer_unordered(CALLS_AT_ONCE).collect::<()>().await;
+}
+
+/// As many as a small machine has voices and ears for.
+const CALLS_AT_ONCE: usize = 3;
+
+#[tokio::test]
+async fn however_a_provider_goes_wrong_the_next_of_its_chain_makes_up_for_it() {
+    use Fault::{DiesMidReply, Drips, Garbage, HalfOpen, ServerError, StallsMidReply, TooManyRequests, WrongContentType};
+    let plain = FakeProviders::start(Latency::default(), Script::default()).await.expect("ports");
+    let plain = &plain.deepgram.base_url;
+    let heard = |way: &Way, story: &Story| {
+        let said = story.said();
+        let line = said.iter().find(|(speaker, _)| *speaker == "tenant").map(|(_, text)| text.to_lowercase()).unwrap_or_default();
+        assert!(line.contains("kitchen") && line.contains("leaking"), "{way:?}: {said:?}");
+    };
+    let faults = [Garbage, WrongContentType, TooManyRequests, DiesMidReply, StallsMidReply];
+    let chain = ("VOICED_AGENT__STT", "deepgram/nova-3:en, local/whisper-tiny.en");
+    told_each(chain, "DEEPGRAM_BASE_URL", |host| &host.fakes.deepgram, ways(&faults, plain), heard).await;
+
+    let answered = |way: &Way, story: &Story| {
+        let agent = story.agent();
+        assert!(agent.len() == 2 && !agent[1].contains("something went wrong"), "{way:?}: {agent:?}");
+    };
+    let chain = ("VOICED_AGENT__LLM", "openai/gpt-4o-mini, local/script");
+    let faults = [Garbage, WrongContentType, HalfOpen, Drips, DiesMidReply, StallsMidReply];
+    told_each(chain, "OPENAI_BASE_URL", |host| &host.fakes.openai_chat, ways(&faults, plain), answered).await;
+
+    // the caller may cut into a greeting that drips
+    let spoken = |way: &Way, story: &Story| assert_eq!(story.agent().last(), Some(&ANSWER), "{way:?}");
+    let chain = ("VOICED_AGENT__TTS", "cartesia/sonic-3:lab, local/piper");
+    let faults = [Garbage, WrongContentType, HalfOpen, Drips, ServerError, TooManyRequests];
+    told_each(chain, "CARTESIA_BASE_URL", |host| &host.fakes.cartesia, ways(&faults, plain), spoken).await;
 }
 
 #[tokio::test]

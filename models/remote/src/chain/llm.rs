@@ -15,8 +15,10 @@ use crate::llm::{EVENTS_MAX, Llm};
 
 /// How long the first word of one model is waited for before the next is asked as well.
 const FIRST_WORD: Duration = Duration::from_millis(1_200);
-/// Longest pause within an answer where another model could go on with it.
+/// Longest pause within an answer where another model could go on with it, and how far it may fall behind being spoken.
 const PAUSE_MAX: Duration = Duration::from_millis(1_500);
+/// Speech of one character, by a quick voice.
+const CHAR_SPOKEN: Duration = Duration::from_millis(45);
 
 /// Language models, best first.
 pub struct LlmChain {
@@ -123,24 +125,33 @@ impl Race<'_> {
     }
 }
 
-/// Passes on an answer that has begun.
+/// Passes on an answer that has begun, as long as it keeps up with a voice where another model could go on with it.
 async fn tell(first: LlmEvent, mut rest: mpsc::Receiver<LlmEvent>, permit: Permit, may_be_left: bool, events: &mpsc::Sender<LlmEvent>) {
     let mut event = first;
+    // how long the model was waited for beyond what its words take to be spoken
+    let mut behind = Duration::ZERO;
     loop {
         match &event {
-            LlmEvent::Done => permit.worked(),
-            LlmEvent::Failed(reason) => permit.failed(reason),
-            _ => {
-                say(events, event).await;
-                let next = if may_be_left { timeout(PAUSE_MAX, rest.recv()).await } else { Ok(rest.recv().await) };
-                event = match next {
-                    Ok(next) => next.unwrap_or_else(|| LlmEvent::Failed("the answer broke off".into())),
-                    Err(_) => LlmEvent::Failed(format!("the answer stopped for {} ms", PAUSE_MAX.as_millis())),
-                };
-                continue;
+            LlmEvent::Done => {
+                permit.worked();
+                return say(events, event).await;
             }
+            LlmEvent::Failed(reason) => {
+                permit.failed(reason);
+                return say(events, event).await;
+            }
+            LlmEvent::Token(text) => behind = behind.saturating_sub(CHAR_SPOKEN * text.chars().count() as u32),
+            _ => {}
         }
-        return say(events, event).await;
+        say(events, event).await;
+        let asked = Instant::now();
+        let next = if may_be_left { timeout(PAUSE_MAX, rest.recv()).await } else { Ok(rest.recv().await) };
+        behind += asked.elapsed();
+        event = match next {
+            Ok(next) if !may_be_left || behind <= PAUSE_MAX => next.unwrap_or_else(|| LlmEvent::Failed("the answer broke off".into())),
+            Ok(_) => LlmEvent::Failed("the answer comes slower than it is spoken".into()),
+            Err(_) => LlmEvent::Failed(format!("the answer stopped for {} ms", PAUSE_MAX.as_millis())),
+        };
     }
 }
 

@@ -111,6 +111,9 @@ impl Session {
                 End::Lost(lost) => failure = lost,
             }
             drop(socket);
+            if !self.replay.is_empty() {
+                self.say(SttEvent::Switched(format!("{failure}; another connection hears on"))).await;
+            }
             if !self.pause(&failure).await {
                 break;
             }

@@ -33,8 +33,7 @@ pub(super) fn routes(lab: Lab) -> Router {
 }
 
 async fn upgrade(State(lab): State<Lab>, headers: HeaderMap, upgrade: WebSocketUpgrade) -> Response {
-    let at_upgrade = matches!(lab.fake.fault.peek(), Fault::NeverAnswers | Fault::TooManyRequests | Fault::ServerError);
-    let fault = if at_upgrade { lab.fake.fault.take() } else { Fault::None };
+    let fault = if lab.fake.fault.peek().is_at_upgrade() { lab.fake.fault.take() } else { Fault::None };
     match gate(fault, &headers).await {
         Some(refusal) => refusal,
         None => upgrade.on_upgrade(move |socket| serve(lab, socket)),
@@ -80,7 +79,7 @@ async fn speak(lab: Lab, id: String, request: Value, out: mpsc::Sender<Out>, gua
     let rate_hz = request["output_format"]["sample_rate"].as_u64().unwrap_or(24_000) as u32;
     let pieces = voice::pieces(request["transcript"].as_str().unwrap_or_default(), rate_hz);
     for (index, piece) in pieces.into_iter().enumerate() {
-        sleep(ms(if index == 0 { lab.latency.tts_first_ms } else { PIECE_EVERY_MS })).await;
+        sleep(if index == 0 { ms(lab.latency.tts_first_ms) } else { fault.pace(ms(PIECE_EVERY_MS)) }).await;
         let message = match (fault, index) {
             (Fault::HalfOpen, _) | (Fault::StallsMidReply, 2..) => std::future::pending().await,
             (Fault::Garbage, _) => Out::Garbage,

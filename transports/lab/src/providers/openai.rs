@@ -73,7 +73,7 @@ fn streamed(pieces: Vec<Bytes>, first: Duration, every: Duration, fault: Fault, 
                     std::future::pending::<()>().await;
                 }
                 for (index, piece) in pieces.into_iter().enumerate() {
-                    sleep(if index == 0 { first } else { every }).await;
+                    sleep(if index == 0 { first } else { fault.pace(every) }).await;
                     let _ = sender.send(Ok(piece)).await;
                     if index == 1 && fault == Fault::StallsMidReply {
                         std::future::pending::<()>().await;

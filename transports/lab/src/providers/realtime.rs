@@ -35,8 +35,7 @@ pub(super) fn routes(lab: Lab) -> Router {
 
 async fn upgrade(State(lab): State<Lab>, headers: HeaderMap, upgrade: WebSocketUpgrade) -> Response {
     let guard = lab.fake.request();
-    let at_upgrade = matches!(lab.fake.fault.peek(), Fault::NeverAnswers | Fault::TooManyRequests | Fault::ServerError);
-    let fault = if at_upgrade { lab.fake.fault.take() } else { Fault::None };
+    let fault = if lab.fake.fault.peek().is_at_upgrade() { lab.fake.fault.take() } else { Fault::None };
     if let Some(refusal) = gate(fault, &headers).await {
         guard.complete();
         return refusal;

@@ -97,12 +97,12 @@ async fn called(State(tool): State<Arc<FakeTool>>, headers: HeaderMap, body: Byt
         }
     }
     match tool.fault.take() {
-        Fault::None => Json(tool.answer.clone()).into_response(),
+        Fault::None | Fault::Drips => Json(tool.answer.clone()).into_response(),
         Fault::NeverAnswers | Fault::HalfOpen | Fault::StallsMidReply => std::future::pending().await,
         Fault::DiesMidReply => "endless ".repeat(ENDLESS_BYTES / 8).into_response(),
         Fault::TooManyRequests => (axum::http::StatusCode::TOO_MANY_REQUESTS, "later").into_response(),
         // it repeats the key, as some do
         Fault::ServerError => (axum::http::StatusCode::INTERNAL_SERVER_ERROR, header("authorization").unwrap_or_default()).into_response(),
-        Fault::Garbage => ([("content-type", "text/html")], "<html>Log in first</html>").into_response(),
+        Fault::Garbage | Fault::WrongContentType => ([("content-type", "text/html")], "<html>Log in first</html>").into_response(),
     }
 }

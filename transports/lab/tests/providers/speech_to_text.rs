@@ -75,6 +75,8 @@ async fn no_word_is_lost_with_a_connection() {
         let events = until_finalized(&mut session).await;
         let finals: Vec<_> = events.iter().filter(|event| matches!(event, SttEvent::Final(_))).collect();
         assert_eq!(finals, [&SttEvent::Final("my kitchen sink".into())], "{fault:?}");
+        let told = events.iter().any(|event| matches!(event, SttEvent::Switched(_)));
+        assert_eq!(told, fault != Fault::ServerError, "{fault:?}: that words take longer is told where sound was given");
         assert_eq!(requests(&fakes.deepgram), 2, "{fault:?}");
     }))
     .await;
