@@ -25,7 +25,7 @@ weights: build
 
 # systemd-analyze tells how exposed the unit is, libfaketime sets a daemon's clock
 test: PACKAGES += systemd libfaketime
-test: deps tools lint
+test: deps tools tools-browser lint
 # the tests' own build, as they want more of some crates than the product does: `cargo build` would compile half of all twice
 	cargo test --locked --workspace --no-run
 	target/debug/voiced models fetch
@@ -95,8 +95,7 @@ tools: deps
 	@transports/lab/peers/tools.sh server
 	@transports/lab/peers/tools.sh sdk
 
-# A browser as the other side: Debian's Chromium with LiveKit's client. It is big, so `tools` goes without; once it is there, `make test`
-# has a browser talk with the agent, and says so in a line where it is not.
+# A browser as the other side: Debian's Chromium with LiveKit's client. Benches need none, and it is big, so `tools` goes without.
 tools-browser: PACKAGES += chromium
 tools-browser: deps
 	@transports/lab/peers/tools.sh browser

@@ -60,8 +60,9 @@ sdk() {
 
 browser() {
     local browser=$tools/browser node
-    cmp --silent "$here/browser/package-lock.json" "$browser/installed.json" && return
+    [ -x "$browser/node" ] && cmp --silent "$here/browser/package-lock.json" "$browser/installed.json" && return
     echo "installing LiveKit's browser client and Node $node_wheel under target/tools/browser ..."
+    rm -rf "$browser"
     mkdir -p "$browser"
     cp "$here/browser/package.json" "$here/browser/package-lock.json" "$browser/"
     python3 -m venv "$browser/python"
@@ -70,7 +71,7 @@ browser() {
     # by its real path: npm takes a folder behind a link for a package that the lock file lacks
     "$node/bin/node" "$node/lib/node_modules/npm/bin/npm-cli.js" ci --prefix "$(realpath "$browser")" --silent --no-audit --no-fund
     # last, as the signs that it is whole
-    ln -sf "$node/bin/node" "$browser/node"
+    ln --symbolic --relative --force "$node/bin/node" "$browser/node"
     cp "$browser/package-lock.json" "$browser/installed.json"
 }
 

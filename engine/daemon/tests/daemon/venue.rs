@@ -1,6 +1,5 @@
 //! A real LiveKit server, and people on the official SDK in its rooms.
 
-use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -65,9 +64,9 @@ impl Venue {
         self.joins(token.to_jwt().expect("a token")).await
     }
 
-    /// What drives a browser, where `make tools-browser` was run: it is big, so CI goes without, too.
+    /// What drives a browser; none, with a word why, where it is missing.
     pub fn browser() -> Option<PathBuf> {
-        Peer::find_browser().inspect_err(|missing| _ = writeln!(io::stderr(), "skipped, in CI too: {missing}")).ok()
+        or_skip(Peer::find_browser())
     }
 
     /// Someone joins by a browser whose microphone hears this file.
