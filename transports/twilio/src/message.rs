@@ -101,7 +101,7 @@ pub(crate) fn parse<'a>(text: &'a str, stream_sid: Option<&str>) -> Result<Messa
 }
 
 /// The same, of any message.
-fn parse_whole<'a>(text: &'a str, stream_sid: Option<&str>) -> Result<Message<'a>, BadMessage> {
+pub(crate) fn parse_whole<'a>(text: &'a str, stream_sid: Option<&str>) -> Result<Message<'a>, BadMessage> {
     let wire: Wire<'a> = serde_json::from_str(text).map_err(|error| BadMessage::Json(error.to_string()))?;
     if let (Some(expected), Some(named)) = (stream_sid, &wire.stream_sid)
         && expected != named
@@ -237,6 +237,37 @@ mod tests {
         ];
         let read: Vec<_> = wire.iter().map(|text| parse(text, Some("MZ1")).expect(text)).collect();
         insta::assert_debug_snapshot!(read);
+    }
+
+    #[test]
+    fn twilios_media_is_read_quickly_and_whatever_is_odd_about_it_slowly() {
+        let plain = [
+            r#"{"event":"media","sequenceNumber":"2","media":{"track":"inbound","chunk":"1","timestamp":"5","payload":"//8="},"streamSid":"MZ1"}"#,
+            r#"{"event":"media","sequenceNumber":"2","streamSid":"MZ1","media":{"track":"inbound","chunk":"1","timestamp":"5","payload":"//8="}}"#,
+            r#" { "streamSid": "MZ1", "media": {"payload": "//8=", "timestamp": "5", "chunk": "01", "track": "inbound"}, "event": "media" } "#,
+        ];
+        let media = Media { track: "inbound".into(), chunk: Some(Count(1)), timestamp: Some(Count(5)), payload: "//8=".into() };
+        for text in plain {
+            assert_eq!(quick::media(text), Some(("MZ1", Media { track: "inbound".into(), payload: "//8=".into(), ..media })), "{text}");
+            assert_eq!(parse_whole(text, Some("MZ1")), parse(text, Some("MZ1")), "{text}");
+        }
+        for (from, to) in [
+            (r#""//8=""#, r#""\/\/8=""#),
+            (r#""1""#, "1"),
+            (r#""1""#, r#""+1""#),
+            (r#""1""#, r#""18446744073709551615""#),
+            (r#""chunk""#, r#""chunks""#),
+            (r#""media":"#, r#""event":"media","media":"#),
+            (r#""track""#, r#""payload":"","track""#),
+            (r#"}}"#, "}},"),
+            (r#"//8="#, "//\u{1}8="),
+            (r#""MZ1","#, ""),
+            (r#":{"#, ":{,"),
+            ("inbound", "inb\"ound"),
+        ] {
+            let odd = plain[1].replace(from, to);
+            assert_eq!(quick::media(&odd), None, "{odd}");
+        }
     }
 
     #[test]

@@ -23,6 +23,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use frame::Received;
 use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
 use open::Opened;
 use rtrb::Producer;
 use socket::{Ended, Socket};
@@ -53,7 +54,7 @@ pub(crate) async fn upgrade(State(desk): State<Arc<Desk>>, Path(call_sid): Path<
     tokio::spawn(async move {
         // an error is a client that left before it had its answer
         if let Ok(connection) = upgrade.await {
-            let socket = Socket::new(connection, desk.settings.message_bytes_max);
+            let socket = Socket::new(TokioIo::new(connection), desk.settings.message_bytes_max);
             run(desk, call_sid, socket).await;
         }
     });

@@ -223,3 +223,92 @@ fn append(opcode: u8, payload: &[u8], to: &mut Vec<u8>) {
     }
     to.extend_from_slice(payload);
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A client's frame, of this first byte.
+    pub(crate) fn masked(first: u8, payload: &[u8], key: [u8; 4]) -> Vec<u8> {
+        let mut frame = Vec::new();
+        append(0, payload, &mut frame);
+        frame[0] = first;
+        frame[1] |= 0x80;
+        let start = frame.len() - payload.len();
+        frame.splice(start..start, key);
+        for (byte, key) in frame[start + 4..].iter_mut().zip(key.iter().cycle()) {
+            *byte ^= key;
+        }
+        frame
+    }
+
+    /// What a client's bytes are, one frame after another.
+    fn taken(mut bytes: Vec<u8>) -> Result<Vec<String>, Broken> {
+        let (mut frames, mut all, mut at) = (Frames::new(1_000), Vec::new(), 0);
+        while let Some((len, received)) = frames.take(&mut bytes[at..])? {
+            all.push(format!("{received:?}"));
+            at += len;
+        }
+        Ok(all)
+    }
+
+    #[test]
+    fn the_examples_of_the_rfc_are_understood() {
+        let hello = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
+        assert_eq!(taken(hello.to_vec()), Ok(vec![r#"Text("Hello")"#.to_owned()]));
+        let ping = [0x89, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
+        assert_eq!(taken(ping.to_vec()), Ok(vec![format!("{:?}", Received::Ping(b"Hello"))]));
+        let mut ours = Vec::new();
+        text("Hello", &mut ours);
+        pong(b"Hello", &mut ours);
+        assert_eq!(ours, [0x81, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f, 0x8a, 0x05, 0x48, 0x65, 0x6c, 0x6c, 0x6f]);
+        for (len, head) in [(125, &[0x81, 0x7D][..]), (256, &[0x81, 0x7E, 0x01, 0x00]), (65_536, &[0x81, 0x7F, 0, 0, 0, 0, 0, 1, 0, 0])] {
+            let mut ours = Vec::new();
+            text(&"x".repeat(len), &mut ours);
+            assert_eq!((&ours[..head.len()], ours.len()), (head, head.len() + len));
+        }
+        let mut goodbyes = Vec::new();
+        goodbye(None, &mut goodbyes);
+        goodbye(Some(1_009), &mut goodbyes);
+        assert_eq!(goodbyes, [0x88, 0x00, 0x88, 0x02, 0x03, 0xF1]);
+    }
+
+    #[test]
+    fn a_message_in_pieces_is_whole_again_and_may_be_interrupted() {
+        let key = [1, 2, 3, 4];
+        // a character is cut through
+        let frames = [(0x01, "Ol".as_bytes()), (0x89, b"?"), (0x00, &[0xC3]), (0x8A, b""), (0x80, &[0xA1]), (0x82, b"12"), (0x81, b"!"), (0x88, &[3, 232])];
+        let bytes = frames.iter().flat_map(|(first, payload)| masked(*first, payload, key)).collect();
+        let expected = [Received::Piece, Received::Ping(b"?"), Received::Piece, Received::Pong, Received::Text("Ol\u{e1}"), Received::Binary, Received::Text("!"), Received::Close(Some(1_000))];
+        assert_eq!(taken(bytes), Ok(expected.iter().map(|received| format!("{received:?}")).collect()));
+    }
+
+    #[test]
+    fn what_a_client_may_not_send_is_refused() {
+        let key = [0; 4];
+        let frame = |first, payload: &[u8]| masked(first, payload, key);
+        let two = |first: (u8, &[u8]), second: (u8, &[u8])| [masked(first.0, first.1, key), masked(second.0, second.1, key)].concat();
+        let wire = [
+            (vec![0x81, 0x05], Broken::Unmasked),
+            (frame(0xC1, b"deflated"), Broken::Reserved),
+            (frame(0x83, b""), Broken::Opcode),
+            (frame(0x8B, b""), Broken::Opcode),
+            (frame(0x09, b""), Broken::Control),
+            (frame(0x89, &[0; 126]), Broken::Control),
+            (frame(0x88, &[3]), Broken::Control),
+            (frame(0x88, &[3, 232, 0xFF]), Broken::Utf8),
+            (frame(0x80, b""), Broken::Order),
+            (two((0x01, b""), (0x81, b"")), Broken::Order),
+            (frame(0x81, &[0xC3]), Broken::Utf8),
+            (two((0x01, &[0xC3]), (0x80, b"")), Broken::Utf8),
+            // refused before the payload has come, whatever is said of its length
+            (frame(0x81, &[b'x'; 1_001])[..4].to_vec(), Broken::TooLong),
+            (vec![0x82, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF], Broken::TooLong),
+            (two((0x01, &[b'x'; 600]), (0x80, &[b'x'; 600])), Broken::TooLong),
+        ];
+        for (bytes, broken) in wire {
+            assert_eq!(taken(bytes.clone()), Err(broken), "{bytes:x?}");
+        }
+        assert_eq!(taken(frame(0x88, &[0, 5])), Ok(vec!["Close(Some(1002))".to_owned()]), "a code that nobody may send");
+    }
+}

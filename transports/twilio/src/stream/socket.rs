@@ -13,7 +13,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 /// Read at once, in bytes: some forty messages. More than mostly waits, so that a read tells the runtime that there is
 /// no more, and no second one has to find out.
@@ -28,8 +28,8 @@ thread_local! {
 }
 
 /// A stream's connection.
-pub(super) struct Socket {
-    connection: TokioIo<Upgraded>,
+pub(super) struct Socket<C = TokioIo<Upgraded>> {
+    connection: C,
     frames: Frames,
     /// What has come and was not handed on: mostly nothing.
     held: Vec<u8>,
@@ -52,10 +52,10 @@ struct Parting {
     code: Option<u16>,
 }
 
-impl Socket {
+impl<C: AsyncRead + AsyncWrite + Unpin> Socket<C> {
     /// Takes over; messages are of `bytes_max` at most.
-    pub(super) fn new(connection: Upgraded, bytes_max: usize) -> Self {
-        Self { connection: TokioIo::new(connection), frames: Frames::new(bytes_max), held: Vec::new(), pong: None, parting: None }
+    pub(super) fn new(connection: C, bytes_max: usize) -> Self {
+        Self { connection, frames: Frames::new(bytes_max), held: Vec::new(), pong: None, parting: None }
     }
 
     /// Waits for messages and hands on all that have come, or as many as are wanted: those after a `Break` wait for the
@@ -158,6 +158,96 @@ impl Socket {
             if let ControlFlow::Break(value) = hear(received) {
                 return Ok((used, ControlFlow::Break(value)));
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::frame::tests::masked;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+    use std::task::Waker;
+
+    /// Gives what has come piece by piece, and nothing between two pieces.
+    struct Pieces(VecDeque<Vec<u8>>);
+
+    impl AsyncRead for Pieces {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            let Some(mut piece) = self.0.pop_front() else { return Poll::Ready(Ok(())) };
+            if piece.is_empty() {
+                return Poll::Pending;
+            }
+            let rest = piece.split_off(piece.len().min(buffer.remaining()));
+            buffer.put_slice(&piece);
+            if !rest.is_empty() {
+                self.0.push_front(rest);
+            }
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Pieces {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// All that a socket hands on of these pieces, `some` messages at a time, and how it ends.
+    fn received(pieces: VecDeque<Vec<u8>>, some: usize) -> (Vec<String>, Ended) {
+        let mut socket = Socket::new(Pieces(pieces), 70_000);
+        let (mut all, mut cx) = (Vec::new(), Context::from_waker(Waker::noop()));
+        loop {
+            let mut left = some;
+            let polled = socket.poll_receive(&mut cx, &mut |received| {
+                all.push(format!("{received:?}"));
+                left -= 1;
+                if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            if let Poll::Ready(Err(ended)) = polled {
+                return (all, ended);
+            }
+        }
+    }
+
+    /// Frames of a client, some of them broken, of all lengths that are written differently.
+    fn frames() -> impl Strategy<Value = Vec<u8>> {
+        let lengths = prop_oneof![0..200_usize, 60_000..70_100_usize];
+        let opcode = prop_oneof![8 => Just(0x81_u8), 2 => Just(0x82), 1 => Just(0x01), 1 => Just(0x80), 1 => Just(0x00), 1 => Just(0x89), 1 => Just(0x8A), 1 => Just(0x88), 1 => any::<u8>()];
+        let frame = (opcode, lengths, any::<[u8; 4]>(), 0..=0xC3_u8);
+        proptest::collection::vec(frame, 0..12).prop_map(|frames| {
+            frames.into_iter().flat_map(|(first, len, key, byte)| masked(first, &vec![byte; if first & 0x08 == 0 { len } else { len % 130 }], key)).collect()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn however_bytes_arrive_they_are_the_same_messages(
+            bytes in frames(),
+            lengths in proptest::collection::vec(prop_oneof![4 => 1..20_usize, 2 => 1..2_000_usize, 1 => 10_000..40_000_usize], 1..40),
+            some in 1..5_usize,
+        ) {
+            let at_once = received(VecDeque::from([bytes.clone()]), usize::MAX);
+            let (mut pieces, mut rest) = (VecDeque::new(), bytes.as_slice());
+            for len in lengths.iter().cycle() {
+                let (piece, more) = rest.split_at((*len).min(rest.len()));
+                if piece.is_empty() {
+                    break;
+                }
+                pieces.extend([piece.to_vec(), Vec::new()]);
+                rest = more;
+            }
+            prop_assert_eq!(received(pieces, some), at_once);
         }
     }
 }
