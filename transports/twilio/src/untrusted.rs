@@ -41,9 +41,12 @@ pub struct Line {
     sound: Vec<u8>,
 }
 
+/// Longest message of a line, in bytes; the default.
+const MESSAGE_BYTES_MAX: usize = 64 * 1_024;
+
 impl Default for Line {
     fn default() -> Self {
-        Self { frames: Frames::new(settings().message_bytes_max), splitter: Splitter::default(), sound: Vec::new() }
+        Self { frames: Frames::new(MESSAGE_BYTES_MAX), splitter: Splitter::default(), sound: Vec::new() }
     }
 }
 

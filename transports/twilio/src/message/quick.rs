@@ -115,9 +115,20 @@ impl<'a> Reader<'a> {
 
 /// How far a text goes without a quote, an escape or a control character.
 fn plain_len(bytes: &[u8]) -> usize {
-    let ends = |byte: u8| byte == b'"' || byte == b'\\' || byte < b' ';
-    let (words, _) = bytes.as_chunks::<16>();
-    // without a way out within a word, so that it is one comparison of 16 bytes
-    let plain = words.iter().take_while(|word| !word.iter().fold(false, |found, byte| found | ends(*byte))).count() * 16;
-    plain + bytes[plain..].iter().take_while(|byte| !ends(**byte)).count()
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (at, word) in words.iter().enumerate() {
+        let ends = ends(u64::from_le_bytes(*word));
+        if ends != 0 {
+            return at * 8 + ends.trailing_zeros() as usize / 8;
+        }
+    }
+    bytes.len() - rest.len() + rest.iter().take_while(|byte| !matches!(byte, b'"' | b'\\' | 0..b' ')).count()
+}
+
+/// Sets the highest bit of the first of 8 bytes that ends a text, and perhaps of later ones: where a byte is less than what
+/// is taken from it, the subtraction borrows into that bit.
+fn ends(word: u64) -> u64 {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let less = |word: u64, than: u8| word.wrapping_sub(EACH * than as u64) & !word;
+    (less(word ^ (EACH * b'"' as u64), 1) | less(word ^ (EACH * b'\\' as u64), 1) | less(word, b' ')) & (EACH << 7)
 }
