@@ -222,6 +222,7 @@ impl Visitor<'_> for CountVisitor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn every_message_of_twilios_documentation_is_understood() {
@@ -259,14 +260,33 @@ mod tests {
             (r#""chunk""#, r#""chunks""#),
             (r#""media":"#, r#""event":"media","media":"#),
             (r#""track""#, r#""payload":"","track""#),
-            (r#"}}"#, "}},"),
-            (r#"//8="#, "//\u{1}8="),
+            ("}}", "}},"),
+            ("//8=", "//\u{1}8="),
             (r#""MZ1","#, ""),
-            (r#":{"#, ":{,"),
+            (":{", ":{,"),
             ("inbound", "inb\"ound"),
         ] {
             let odd = plain[1].replace(from, to);
             assert_eq!(quick::media(&odd), None, "{odd}");
+        }
+    }
+
+    const PLAIN: &str = r#"{"event":"media","sequenceNumber":"2","media":{"track":"inbound","chunk":"1","timestamp":"5","payload":"//8="},"streamSid":"MZ1"}"#;
+
+    proptest! {
+        #[test]
+        fn the_quick_parser_says_what_the_whole_one_says(
+            changes in proptest::collection::vec((0..PLAIN.len(), 0..3_usize, 0..PLAIN.len(), 0..30_usize, "[ -~\u{0}\u{1f}\u{e9}]{0,3}"), 0..4),
+        ) {
+            let mut text = PLAIN.to_owned();
+            for (at, cut, from, len, new) in changes {
+                let start = text.floor_char_boundary(at);
+                let end = text.floor_char_boundary(start + cut).max(start);
+                // a piece of the message comes twice, mostly in the wrong place, or something else comes in
+                let piece = PLAIN.get(from..from + len).filter(|_| cut > 0).unwrap_or(&new).to_owned();
+                text.replace_range(start..end, &piece);
+            }
+            prop_assert_eq!(parse(&text, Some("MZ1")), parse_whole(&text, Some("MZ1")), "{}", text);
         }
     }
 

@@ -122,7 +122,7 @@ async fn talk(desk: &Desk, opened: Opened, socket: &mut Socket) -> Option<Gone> 
                     (step, _) => step,
                 }
             }
-            said = to.recv() => say(&stream_sid, said, &mut to, socket).await,
+            said = to.recv() => say(&stream_sid, said.as_ref(), &mut to, socket).await,
             () = &mut look => {
                 let due = silent_at.min(end_at);
                 look.as_mut().reset(due);
@@ -266,8 +266,8 @@ const SENT_BYTES_MAX: usize = 16 * 1_024;
 
 /// Sends this and whatever else is waiting, at once. Packets that follow each other make one message: Twilio plays any
 /// length, and each message costs both ends more than what is in it.
-async fn say(stream_sid: &str, said: Option<ToLine>, to: &mut mpsc::Receiver<ToLine>, socket: &mut Socket) -> Step {
-    let (mut next, mut sound, mut frames) = (said, Vec::new(), Vec::new());
+async fn say(stream_sid: &str, said: Option<&ToLine>, to: &mut mpsc::Receiver<ToLine>, socket: &mut Socket) -> Step {
+    let (mut next, mut sound, mut frames) = (said.copied(), Vec::new(), Vec::new());
     let step = loop {
         let text = match next {
             Some(ToLine::Audio(packet)) => {

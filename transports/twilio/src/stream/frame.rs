@@ -279,7 +279,16 @@ pub(super) mod tests {
         // a character is cut through
         let frames = [(0x01, "Ol".as_bytes()), (0x89, b"?"), (0x00, &[0xC3]), (0x8A, b""), (0x80, &[0xA1]), (0x82, b"12"), (0x81, b"!"), (0x88, &[3, 232])];
         let bytes = frames.iter().flat_map(|(first, payload)| masked(*first, payload, key)).collect();
-        let expected = [Received::Piece, Received::Ping(b"?"), Received::Piece, Received::Pong, Received::Text("Ol\u{e1}"), Received::Binary, Received::Text("!"), Received::Close(Some(1_000))];
+        let expected = [
+            Received::Piece,
+            Received::Ping(b"?"),
+            Received::Piece,
+            Received::Pong,
+            Received::Text("Ol\u{e1}"),
+            Received::Binary,
+            Received::Text("!"),
+            Received::Close(Some(1_000)),
+        ];
         assert_eq!(taken(bytes), Ok(expected.iter().map(|received| format!("{received:?}")).collect()));
     }
 

@@ -22,7 +22,8 @@ pub(super) enum NoUpgrade {
 /// The answer that turns the connection into a WebSocket.
 pub(super) fn accept(request: &Parts) -> Result<Response<Body>, NoUpgrade> {
     let headers = &request.headers;
-    if request.method != Method::GET || request.version != Version::HTTP_11 || !names(headers, &CONNECTION, "upgrade") || !names(headers, &UPGRADE, "websocket") {
+    if request.method != Method::GET || request.version != Version::HTTP_11 || !names(headers, &CONNECTION, "upgrade") || !names(headers, &UPGRADE, "websocket")
+    {
         return Err(NoUpgrade::NotAsked);
     }
     if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
