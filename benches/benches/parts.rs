@@ -1,13 +1,19 @@
-//! What one call costs, part by part: crossing a ring, the codecs, hearing a room, a change of rate, voice activity,
+//! What one call costs, part by part: crossing a ring, a line's messages, the codecs, hearing a room, a change of rate, voice activity,
 //! noise cancellation.
 #![allow(missing_docs)] // divan names the benches by their functions
 
+use std::borrow::Cow;
+use std::io::Cursor;
 use std::path::PathBuf;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box, black_box_drop};
 use ort::session::Session;
 use ort::value::TensorRef;
+use serde::Deserialize;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 use voiced_benches::Speech;
 use voiced_core::codec::opus::{DECODED_LEN_MAX, ENCODED_LEN, OpusDecoder, OpusEncoder};
 use voiced_core::codec::{mulaw_decode, mulaw_encode, sample_from_f32};
@@ -20,6 +26,7 @@ use voiced_models_local::denoise::Gtcrn;
 use voiced_models_local::onnx::open_session;
 use voiced_models_local::vad::Silero;
 use voiced_models_local::weights::{GTCRN, ONNX_RUNTIME, SILERO_VAD, Weights};
+use voiced_twilio::untrusted::Line;
 
 fn main() {
     divan::main();
@@ -33,6 +40,73 @@ fn ring_packet_in_and_out(bencher: Bencher<'_, '_>) {
         rim.push(black_box(packet)).expect("there is room");
         audio.pop().expect("there is a packet")
     });
+}
+
+/// A telephone's message, from the bytes on its socket to its packet, by our own reader.
+#[divan::bench]
+fn twilio_message_to_packet(bencher: Bencher<'_, '_>) {
+    let message = twilio_message();
+    let mut bytes = message.clone();
+    let mut packets = 0;
+    bencher.bench_local(|| {
+        bytes.copy_from_slice(black_box(&message));
+        let mut line = Line::default();
+        line.hear(&mut bytes, |packet| packets += black_box(packet).payload().len())
+    });
+    assert!(packets > 0 && packets % 160 == 0, "no sound in {packets} bytes");
+}
+
+/// The same by the usual libraries.
+#[divan::bench]
+fn twilio_message_to_packet_by_tungstenite_and_serde(bencher: Bencher<'_, '_>) {
+    #[derive(Deserialize)]
+    struct Wire<'a> {
+        #[serde(borrow)]
+        event: Cow<'a, str>,
+        #[serde(borrow, rename = "streamSid")]
+        stream_sid: Option<Cow<'a, str>>,
+        #[serde(borrow)]
+        media: Option<Media<'a>>,
+    }
+    #[derive(Deserialize)]
+    struct Media<'a> {
+        #[serde(borrow)]
+        track: Cow<'a, str>,
+        #[serde(borrow)]
+        timestamp: Cow<'a, str>,
+        #[serde(borrow)]
+        payload: Cow<'a, str>,
+    }
+    let message = twilio_message();
+    let config = WebSocketConfig::default().read_buffer_size(1_024);
+    let mut socket = WebSocket::from_raw_socket(Cursor::new(Vec::new()), Role::Server, Some(config));
+    let mut sound = Vec::new();
+    bencher.bench_local(|| {
+        let cursor = socket.get_mut();
+        cursor.set_position(0);
+        cursor.get_mut().clear();
+        cursor.get_mut().extend_from_slice(black_box(&message));
+        let received = socket.read().expect("a message");
+        let wire: Wire<'_> = serde_json::from_str(received.to_text().expect("text")).expect("media");
+        black_box((wire.event, wire.stream_sid));
+        let media = wire.media.expect("media");
+        sound.clear();
+        STANDARD.decode_vec(media.payload.as_bytes(), &mut sound).expect("base64");
+        black_box(media.track);
+        Packet::new(Codec::Mulaw, 0, media.timestamp.parse().expect("a number"), &sound).expect("20 ms fit a packet")
+    });
+}
+
+/// As Twilio sends it: a masked frame of text.
+fn twilio_message() -> Vec<u8> {
+    let sound: [u8; 160] = std::array::from_fn(|i| (i * 7) as u8);
+    let text = format!(
+        r#"{{"event":"media","sequenceNumber":"1207","media":{{"track":"inbound","chunk":"1206","timestamp":"24120","payload":"{}"}},"streamSid":"MZ33333333333333333333333333333333"}}"#,
+        STANDARD.encode(sound)
+    );
+    let (len, key) = ((text.len() as u16).to_be_bytes(), [0x37, 0xFA, 0x21, 0x3D]);
+    let masked = text.bytes().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key);
+    [0x81, 0xFE].into_iter().chain(len).chain(key).chain(masked).collect()
 }
 
 #[divan::bench]

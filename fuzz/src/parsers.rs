@@ -13,6 +13,7 @@ pub struct Parser {
 /// All of them.
 pub const PARSERS: &[Parser] = &[
     Parser { name: "twilio_message", feed: voiced_twilio::untrusted::message },
+    Parser { name: "twilio_stream", feed: voiced_twilio::untrusted::stream },
     Parser { name: "twilio_signature", feed: voiced_twilio::untrusted::signature },
     Parser { name: "twilio_form", feed: voiced_twilio::untrusted::form },
     Parser { name: "twilio_token", feed: voiced_twilio::untrusted::token },

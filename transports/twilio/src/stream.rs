@@ -6,8 +6,11 @@
 //! too long, or a flood of any, and the client is cut off.
 
 mod allowance;
+pub(crate) mod frame;
+mod handshake;
 mod open;
-mod sound;
+mod socket;
+pub(crate) mod sound;
 
 use crate::counters::{TwilioCounters, count};
 use crate::message::{self, BadMessage, Message};
@@ -15,59 +18,65 @@ use crate::signature;
 use crate::switchboard::Desk;
 use crate::webhook::{is_sid, refuse};
 use allowance::Allowance;
-use axum::extract::ws::{self, WebSocket, WebSocketUpgrade};
-use axum::extract::{OriginalUri, Path, State};
-use axum::http::HeaderMap;
-use axum::response::Response;
-use futures_util::SinkExt;
+use axum::extract::{OriginalUri, Path, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use frame::Received;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
 use open::Opened;
 use rtrb::Producer;
+use socket::{Ended, Socket};
 use sound::Splitter;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_tungstenite::tungstenite;
 use voiced_core::line::{FromLine, Gone, ToLine};
 use voiced_core::packet::Packet;
 
 /// `GET /twilio/stream/{CallSid}`: checks the upgrade's signature and takes the socket.
-pub(crate) async fn upgrade(
-    State(desk): State<Arc<Desk>>,
-    Path(call_sid): Path<String>,
-    OriginalUri(uri): OriginalUri,
-    headers: HeaderMap,
-    upgrade: WebSocketUpgrade,
-) -> Response {
+pub(crate) async fn upgrade(State(desk): State<Arc<Desk>>, Path(call_sid): Path<String>, OriginalUri(uri): OriginalUri, request: Request) -> Response {
+    let (mut request, _) = request.into_parts();
+    let response = match handshake::accept(&request) {
+        Ok(response) => response,
+        Err(reason) => return (StatusCode::BAD_REQUEST, reason.to_string()).into_response(),
+    };
     if !is_sid(&call_sid) {
         return refuse(&desk, uri.path(), &"the CallSid is malformed");
     }
     let url = desk.settings.stream_url(&call_sid);
-    if let Err(reason) = signature::verify(&desk.settings, &headers, &url, &Vec::new()) {
+    if let Err(reason) = signature::verify(&desk.settings, &request.headers, &url, &Vec::new()) {
         return refuse(&desk, uri.path(), &reason);
     }
-    let bytes_max = desk.settings.message_bytes_max;
-    upgrade.read_buffer_size(READ_BUFFER_BYTES).max_message_size(bytes_max).max_frame_size(bytes_max).on_upgrade(move |socket| run(desk, call_sid, socket))
+    let Some(upgrade) = request.extensions.remove::<OnUpgrade>() else { return StatusCode::UPGRADE_REQUIRED.into_response() };
+    tokio::spawn(async move {
+        // an error is a client that left before it had its answer
+        if let Ok(connection) = upgrade.await {
+            let socket = Socket::new(TokioIo::new(connection), desk.settings.message_bytes_max);
+            run(desk, call_sid, socket).await;
+        }
+    });
+    response
 }
 
-/// Read at once from a socket: some three messages, more than mostly wait. The default of 128 KiB is cleared at each read
-/// and held by each call.
-const READ_BUFFER_BYTES: usize = 1_024;
-
 /// Lives as long as the stream.
-async fn run(desk: Arc<Desk>, call_sid: String, mut socket: WebSocket) {
-    match open::open(&desk, &call_sid, &mut socket).await {
+async fn run(desk: Arc<Desk>, call_sid: String, mut socket: Socket) {
+    let end = match open::open(&desk, &call_sid, &mut socket).await {
         Ok(opened) => {
             let gone = talk(&desk, opened, &mut socket).await;
             tracing::info!(call_sid, ?gone, "stream ended");
+            gone
         }
         Err(reason) => {
             count(&desk.counters.refused_streams);
             tracing::warn!(call_sid, %reason, "stream refused");
+            None
         }
-    }
+    };
     // a client that no longer reads cannot hold the task
-    let _ = timeout(SEND_TIMEOUT, socket.close()).await;
+    let _ = timeout(SEND_TIMEOUT, socket.close(end.is_none())).await;
 }
 
 /// A client that does not take a message for this long, with its socket buffers full, has stopped reading.
@@ -82,7 +91,7 @@ const FROM_LINE_KEPT: usize = 32;
 const TO_LINE_MAX: usize = 256;
 
 /// The loop. Returns why the line ended, the call having been told.
-async fn talk(desk: &Desk, opened: Opened, socket: &mut WebSocket) -> Option<Gone> {
+async fn talk(desk: &Desk, opened: Opened, socket: &mut Socket) -> Option<Gone> {
     let Opened { stream_sid, from, mut to, packets, .. } = opened;
     let idle = Duration::from_secs(desk.settings.idle_timeout_s);
     let end_at = Instant::now() + Duration::from_secs(desk.settings.max_duration_s);
@@ -104,12 +113,14 @@ async fn talk(desk: &Desk, opened: Opened, socket: &mut WebSocket) -> Option<Gon
         let step = tokio::select! {
             // the caller's messages first, and nothing else is looked at while there are any: they are bounded by the allowance
             biased;
-            received = socket.recv() => {
-                let step = ear.apply(received);
-                if step == Step::Heard {
+            heard = ear.listen(socket) => {
+                if heard == Step::Heard {
                     silent_at = Instant::now() + idle;
                 }
-                step
+                match (heard, socket.owed()) {
+                    (Step::Heard | Step::Ignored, Some(pong)) => send(socket, &pong, Step::Ignored).await,
+                    (step, _) => step,
+                }
             }
             said = to.recv() => say(&stream_sid, said.as_ref(), &mut to, socket).await,
             () = &mut look => {
@@ -158,20 +169,41 @@ struct Ear<'a> {
 }
 
 impl Ear<'_> {
-    fn apply(&mut self, received: Option<Result<ws::Message, axum::Error>>) -> Step {
-        if !self.allowance.take(Instant::now()) {
+    /// Waits for messages and applies all that have come.
+    async fn listen(&mut self, socket: &mut Socket) -> Step {
+        let (mut read_at, mut heard) = (None, Step::Ignored);
+        let flow = socket.receive(|received| match self.apply(&received, *read_at.get_or_insert_with(Instant::now)) {
+            Step::End(end) => ControlFlow::Break(end),
+            Step::Heard => {
+                heard = Step::Heard;
+                ControlFlow::Continue(())
+            }
+            Step::Ignored => ControlFlow::Continue(()),
+        });
+        match flow.await {
+            Ok(ControlFlow::Continue(())) => heard,
+            Ok(ControlFlow::Break(end)) => Step::End(end),
+            Err(Ended::Broken(broken)) => {
+                tracing::warn!(stream_sid = self.stream_sid, %broken, "what came is no WebSocket");
+                Step::End(Some(Gone::Misbehaved))
+            }
+            Err(Ended::Lost) => Step::End(Some(Gone::Lost)),
+        }
+    }
+
+    fn apply(&mut self, received: &Received<'_>, now: Instant) -> Step {
+        if !self.allowance.take(now) {
             tracing::warn!(stream_sid = self.stream_sid, "more messages than a telephone sends");
             return Step::End(Some(Gone::Misbehaved));
         }
         match received {
-            Some(Ok(ws::Message::Text(text))) => match message::parse(&text, Some(self.stream_sid)) {
+            Received::Text(text) => match message::parse(text, Some(self.stream_sid)) {
                 Ok(message) => self.hear(&message),
                 Err(bad) => self.forgive(&bad),
             },
-            Some(Ok(ws::Message::Binary(_))) => self.forgive(&BadMessage::Binary),
-            Some(Ok(ws::Message::Ping(_) | ws::Message::Pong(_))) => Step::Ignored,
-            Some(Err(error)) if is_misbehaviour(&error) => Step::End(Some(Gone::Misbehaved)),
-            Some(Ok(ws::Message::Close(_)) | Err(_)) | None => Step::End(Some(Gone::Lost)),
+            Received::Binary => self.forgive(&BadMessage::Binary),
+            Received::Ping(_) | Received::Pong | Received::Piece => Step::Ignored,
+            Received::Close(_) => Step::End(Some(Gone::Lost)),
         }
     }
 
@@ -227,53 +259,47 @@ impl Ear<'_> {
     }
 }
 
-/// An oversize or malformed frame, as against a socket that died.
-fn is_misbehaviour(error: &axum::Error) -> bool {
-    use tungstenite::error::{Error, ProtocolError};
-    match std::error::Error::source(error).and_then(|inner| inner.downcast_ref::<Error>()) {
-        Some(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => false,
-        Some(Error::Capacity(_) | Error::Protocol(_) | Error::Utf8(_)) => true,
-        _ => false,
-    }
-}
-
 /// Sound in one message at most, in bytes: 400 ms. What is longer follows in the next.
 const MEDIA_BYTES_MAX: usize = 3_200;
+/// Sent at once, in bytes, when more is waiting than that: a quarter of what may wait.
+const SENT_BYTES_MAX: usize = 16 * 1_024;
 
-/// Sends this and whatever else is waiting, then flushes once. Packets that follow each other make one message: Twilio
-/// plays any length, and each message costs both ends more than what is in it.
-async fn say(stream_sid: &str, said: Option<&ToLine>, to: &mut mpsc::Receiver<ToLine>, socket: &mut WebSocket) -> Step {
-    let mut next = said.copied();
-    let mut sound: Vec<u8> = Vec::new();
-    let sending = async {
-        loop {
-            let text = match next {
-                Some(ToLine::Audio(packet)) => {
-                    sound.extend_from_slice(packet.payload());
-                    None
-                }
-                Some(ToLine::Mark(number)) => Some(message::mark(stream_sid, number)),
-                Some(ToLine::Clear) => Some(message::clear(stream_sid)),
-                // no verb follows the stream in our TwiML: closing the socket ends the call
-                Some(ToLine::HangUp) | None => return socket.flush().await.map(|()| Step::End(None)),
-            };
-            let more = to.try_recv();
-            let goes_on = text.is_none() && matches!(more, Ok(ToLine::Audio(_))) && sound.len() < MEDIA_BYTES_MAX;
-            if !sound.is_empty() && !goes_on {
-                socket.feed(ws::Message::Text(message::media(stream_sid, &sound).into())).await?;
-                sound.clear();
+/// Sends this and whatever else is waiting, at once. Packets that follow each other make one message: Twilio plays any
+/// length, and each message costs both ends more than what is in it.
+async fn say(stream_sid: &str, said: Option<&ToLine>, to: &mut mpsc::Receiver<ToLine>, socket: &mut Socket) -> Step {
+    let (mut next, mut sound, mut frames) = (said.copied(), Vec::new(), Vec::new());
+    let step = loop {
+        let text = match next {
+            Some(ToLine::Audio(packet)) => {
+                sound.extend_from_slice(packet.payload());
+                None
             }
-            if let Some(text) = text {
-                socket.feed(ws::Message::Text(text.into())).await?;
-            }
-            match more {
-                Ok(more) => next = Some(more),
-                Err(_) => return socket.flush().await.map(|()| Step::Ignored),
-            }
+            Some(ToLine::Mark(number)) => Some(message::mark(stream_sid, number)),
+            Some(ToLine::Clear) => Some(message::clear(stream_sid)),
+            // no verb follows the stream in our TwiML: closing the socket ends the call
+            Some(ToLine::HangUp) | None => break Step::End(None),
+        };
+        let more = if frames.len() < SENT_BYTES_MAX { to.try_recv().ok() } else { None };
+        let goes_on = text.is_none() && matches!(more, Some(ToLine::Audio(_))) && sound.len() < MEDIA_BYTES_MAX;
+        if !sound.is_empty() && !goes_on {
+            frame::text(&message::media(stream_sid, &sound), &mut frames);
+            sound.clear();
         }
+        if let Some(text) = text {
+            frame::text(&text, &mut frames);
+        }
+        if more.is_none() {
+            break Step::Ignored;
+        }
+        next = more;
     };
-    match timeout(SEND_TIMEOUT, sending).await {
-        Ok(Ok(step)) => step,
+    send(socket, &frames, step).await
+}
+
+/// Sends, and goes on with `step` if the client takes it.
+async fn send(socket: &mut Socket, frames: &[u8], step: Step) -> Step {
+    match timeout(SEND_TIMEOUT, socket.send(frames)).await {
+        Ok(Ok(())) => step,
         Ok(Err(_)) | Err(_) => Step::End(Some(Gone::Lost)),
     }
 }

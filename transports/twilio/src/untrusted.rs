@@ -3,21 +3,68 @@
 
 use crate::message::{self, Message};
 use crate::settings::TwilioSettings;
+use crate::stream::frame::{Frames, Received};
+use crate::stream::sound::Splitter;
 use crate::token::Tokens;
 use crate::{signature, twiml, webhook};
 use axum::http::{HeaderMap, HeaderValue};
 use std::collections::BTreeMap;
 use url::form_urlencoded;
+use voiced_core::packet::Packet;
 use voiced_secret::Secret;
 
-/// A message of a stream; its sound is decoded too.
+/// A message of a stream; its sound is decoded too. The parser for media says what the whole one says.
 pub fn message(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let mut sound = Vec::new();
-    if let Ok(Message::Media(media)) = message::parse(text, Some("MZ1"))
+    let parsed = message::parse(text, Some("MZ1"));
+    assert_eq!(parsed, message::parse_whole(text, Some("MZ1")));
+    if let Ok(Message::Media(media)) = parsed
         && media.decode(&mut sound).is_ok()
     {
         assert!(sound.len() <= bytes.len());
+    }
+}
+
+/// A client's bytes behind the upgrade, as far as the packets that its media become.
+pub fn stream(bytes: &[u8]) {
+    let (mut line, mut sound_len) = (Line::default(), 0);
+    let used = line.hear(&mut bytes.to_vec(), |packet| sound_len += packet.payload().len());
+    assert!(used <= bytes.len() && sound_len <= used);
+}
+
+/// A line without its socket: what a packet costs, from bytes to packet.
+#[derive(Debug)]
+pub struct Line {
+    frames: Frames,
+    splitter: Splitter,
+    sound: Vec<u8>,
+}
+
+/// Longest message of a line, in bytes; the default.
+const MESSAGE_BYTES_MAX: usize = 64 * 1_024;
+
+impl Default for Line {
+    fn default() -> Self {
+        Self { frames: Frames::new(MESSAGE_BYTES_MAX), splitter: Splitter::default(), sound: Vec::new() }
+    }
+}
+
+impl Line {
+    /// Hands on the packets in these bytes, which are unmasked where they lie, up to what is no WebSocket; the bytes that
+    /// whole messages took.
+    pub fn hear(&mut self, bytes: &mut [u8], mut hand_on: impl FnMut(Packet)) -> usize {
+        let mut used = 0;
+        while let Ok(Some((len, received))) = self.frames.take(&mut bytes[used..]) {
+            if let Received::Text(text) = received
+                && let Ok(Message::Media(media)) = message::parse(text, None)
+                && media.decode(&mut self.sound).is_ok()
+            {
+                self.splitter.split(media.chunk, media.timestamp, &self.sound, &mut hand_on);
+            }
+            used += len;
+        }
+        used
     }
 }
 

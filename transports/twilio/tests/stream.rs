@@ -1,6 +1,7 @@
 //! Whole streams over real sockets: a client that speaks Twilio's protocol against the router.
 
 mod twilio;
+mod websocket;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};

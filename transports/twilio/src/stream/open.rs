@@ -1,14 +1,16 @@
 //! The opening of a stream: from the upgrade to a call that has its line.
 
+use super::frame::Received;
+use super::socket::Socket;
 use super::{FROM_LINE_MAX, TO_LINE_MAX};
 use crate::counters::count;
 use crate::message::{self, Count, Message, Start};
 use crate::switchboard::{Desk, IncomingCall, LineIo, Refused};
 use crate::token::{self, BadToken};
 use crate::webhook::{is_sid, now_s};
-use axum::extract::ws::{self, WebSocket};
 use rtrb::Producer;
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -47,7 +49,7 @@ pub(super) enum NotOpened {
 }
 
 /// Waits for `start`, checks it, and hands the call its line.
-pub(super) async fn open(desk: &Arc<Desk>, call_sid: &str, socket: &mut WebSocket) -> Result<Opened, NotOpened> {
+pub(super) async fn open(desk: &Arc<Desk>, call_sid: &str, socket: &mut Socket) -> Result<Opened, NotOpened> {
     let limit = Duration::from_secs(desk.settings.start_timeout_s);
     let start = timeout(limit, start(socket)).await.map_err(|_| NotOpened::Late)??;
     check(desk, call_sid, &start)?;
@@ -58,21 +60,33 @@ pub(super) async fn open(desk: &Arc<Desk>, call_sid: &str, socket: &mut WebSocke
     admit(desk, call_sid, start)
 }
 
-/// `connected`, then `start`: nothing else is accepted before.
-async fn start(socket: &mut WebSocket) -> Result<Start, NotOpened> {
-    let mut connected = false;
-    for _ in 0..OPENING_MESSAGES_MAX {
-        match socket.recv().await {
-            Some(Ok(ws::Message::Text(text))) => match message::parse(&text, None) {
-                Ok(Message::Connected) if !connected => connected = true,
-                Ok(Message::Start(start)) => return Ok(start),
-                Ok(_) | Err(_) => return Err(NotOpened::Garbage),
-            },
-            Some(Ok(ws::Message::Ping(_) | ws::Message::Pong(_))) => {}
-            _ => return Err(NotOpened::Garbage),
+/// `connected`, then `start`: nothing else is accepted before. What comes after stays with the socket.
+async fn start(socket: &mut Socket) -> Result<Start, NotOpened> {
+    let (mut connected, mut messages_left) = (false, OPENING_MESSAGES_MAX);
+    loop {
+        let flow = socket.receive(|received| {
+            if messages_left == 0 {
+                return ControlFlow::Break(Err(NotOpened::Garbage));
+            }
+            messages_left -= 1;
+            match received {
+                Received::Text(text) => match message::parse(text, None) {
+                    Ok(Message::Connected) if !connected => connected = true,
+                    Ok(Message::Start(start)) => return ControlFlow::Break(Ok(start)),
+                    Ok(_) | Err(_) => return ControlFlow::Break(Err(NotOpened::Garbage)),
+                },
+                Received::Ping(_) | Received::Pong | Received::Piece => {}
+                Received::Binary | Received::Close(_) => return ControlFlow::Break(Err(NotOpened::Garbage)),
+            }
+            ControlFlow::Continue(())
+        });
+        if let ControlFlow::Break(start) = flow.await.map_err(|_| NotOpened::Garbage)? {
+            return start;
+        }
+        if let Some(pong) = socket.owed() {
+            socket.send(&pong).await.map_err(|_| NotOpened::Garbage)?;
         }
     }
-    Err(NotOpened::Garbage)
 }
 
 /// Messages until `start` at most: `connected`, `start`, and pings of a proxy.

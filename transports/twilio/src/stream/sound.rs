@@ -14,7 +14,7 @@ const BYTES_PER_MS: u64 = 8;
 
 /// Numbers the packets of one stream.
 #[derive(Debug, Default)]
-pub(super) struct Splitter {
+pub(crate) struct Splitter {
     /// Chunk of the last message.
     chunk: u64,
     /// Number of the next packet.
@@ -25,7 +25,7 @@ pub(super) struct Splitter {
 
 impl Splitter {
     /// Hands on the message's packets. `false` when the message is older than the last one, which is then dropped.
-    pub(super) fn split(&mut self, chunk: Option<Count>, timestamp: Option<Count>, sound: &[u8], mut hand_on: impl FnMut(Packet)) -> bool {
+    pub(crate) fn split(&mut self, chunk: Option<Count>, timestamp: Option<Count>, sound: &[u8], mut hand_on: impl FnMut(Packet)) -> bool {
         let chunk = chunk.map_or(self.chunk.saturating_add(1), |chunk| chunk.0);
         if chunk <= self.chunk && self.position > 0 {
             return false;

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -150,6 +151,19 @@ impl Host {
     pub async fn dial_signed(&self) -> Socket {
         let signature = sign(&format!("wss://{PUBLIC}/twilio/stream/{CALL_SID}"));
         self.dial(Some(&signature)).await.expect("an upgrade")
+    }
+
+    /// Asks for the stream with these headers and a signature; the head of the answer.
+    pub async fn ask_stream(&self, headers: &str) -> String {
+        let signature = sign(&format!("wss://{PUBLIC}/twilio/stream/{CALL_SID}"));
+        let request = format!("GET /twilio/stream/{CALL_SID} HTTP/1.1\r\nHost: {PUBLIC}\r\nX-Twilio-Signature: {signature}\r\n{headers}\r\n");
+        let mut stream = TcpStream::connect(&self.address).await.expect("a connection");
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.expect("an answer"));
+        }
+        String::from_utf8(head).expect("text")
     }
 
     /// Dials, says connected and start, and waits for the switchboard to be given the line.
