@@ -23,8 +23,8 @@ build: deps
 weights: build
 	$(VOICED) models fetch
 
-# systemd-analyze tells how exposed the unit is, libfaketime sets a daemon's clock
-test: PACKAGES += systemd libfaketime
+# systemd-analyze tells how exposed the unit is, libfaketime sets a daemon's clock; `deps` is made once, so all that is wanted is named here
+test: PACKAGES += systemd libfaketime chromium
 test: deps tools tools-browser lint
 # the tests' own build, as they want more of some crates than the product does: `cargo build` would compile half of all twice
 	cargo test --locked --workspace --no-run

@@ -17,6 +17,9 @@ const KEPT_MS: u64 = 7 * 24 * 3_600_000;
 /// written waits in memory.
 const BUSY: Duration = Duration::from_millis(500);
 
+/// Pages kept in memory by each connection, in KB: what waits is written once and read once. SQLite's own limit is 2 MB, which
+/// fills over a thousand calls and looks like a leak.
+const CACHE_KB: i32 = 256;
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS events (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -253,6 +256,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     // FULL: a committed event survives the loss of power, not only of the process
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "cache_size", -CACHE_KB)?;
     connection.execute_batch(SCHEMA)?;
     // the first stores knew no owners: what they hold is of a process that is no more
     if !connection.prepare("SELECT 1 FROM pragma_table_info('events') WHERE name = 'owner'")?.exists([])? {
