@@ -1,6 +1,6 @@
 //! Which of a person's microphones is heard. Who changes the microphone publishes the new track before the old one ends,
 //! or leaves the old one muted: the newest track that sends and is not muted is heard, so that there is neither silence
-//! nor a double voice in between.
+//! nor a double voice in between. A track that has stopped sending gives way, whether anybody says so or not.
 //!
 //! Each track's listener knows the tracks that came after its own. All of a person's listeners run on one media thread,
 //! where packets are passed on or dropped; the rim only says which tracks are muted or gone. What is passed on is numbered
@@ -17,6 +17,9 @@ use voiced_livekit::RemoteTrack;
 /// From the last packet of one track to the first of the next at least, in ms: a packet, as nearly all senders cut them.
 const PACKET_MS: u32 = 20;
 
+/// A track that is quiet for longer than this, in ms, does not send: one in comfort noise sends every 400 ms.
+const SENDS_WITHIN_MS: u64 = 1_000;
+
 /// One person's tracks.
 #[derive(Default)]
 pub struct Voices {
@@ -28,8 +31,8 @@ pub struct Voices {
 /// One track.
 #[derive(Default)]
 struct Voice {
-    /// A packet of it came.
-    sends: AtomicBool,
+    /// When its last packet came, in ms since [`Last::begun`]; 0 before the first.
+    sent_ms: AtomicU64,
     /// It is muted or gone.
     silent: AtomicBool,
     newer: OnceLock<Arc<Self>>,
@@ -62,8 +65,9 @@ impl Voices {
         let last = Arc::clone(&self.last);
         let mut shift = None;
         move |packet| {
-            if voice.is_heard() {
-                Some(last.continued(packet, &mut shift))
+            let now_ms = last.begun.elapsed().as_millis() as u64;
+            if voice.is_heard(now_ms) {
+                Some(last.continued(packet, &mut shift, now_ms))
             } else {
                 shift = None;
                 None
@@ -88,22 +92,22 @@ impl Voices {
 
 impl Voice {
     /// A packet of this track has come: is it the one that is heard?
-    fn is_heard(&self) -> bool {
-        self.sends.store(true, Relaxed);
-        !self.silent.load(Relaxed) && !std::iter::successors(self.newer.get(), |voice| voice.newer.get()).any(|voice| voice.speaks())
+    fn is_heard(&self, now_ms: u64) -> bool {
+        self.sent_ms.store(now_ms.max(1), Relaxed);
+        !self.silent.load(Relaxed) && !std::iter::successors(self.newer.get(), |voice| voice.newer.get()).any(|voice| voice.speaks(now_ms))
     }
 
-    fn speaks(&self) -> bool {
-        self.sends.load(Relaxed) && !self.silent.load(Relaxed)
+    fn speaks(&self, now_ms: u64) -> bool {
+        let sent_ms = self.sent_ms.load(Relaxed);
+        sent_ms > 0 && now_ms.saturating_sub(sent_ms) <= SENDS_WITHIN_MS && !self.silent.load(Relaxed)
     }
 }
 
 impl Last {
     /// Numbers a packet to follow the last one; `shift` is its track's since it was passed over last.
-    fn continued(&self, mut packet: Packet, shift: &mut Option<(u32, u32)>) -> Packet {
+    fn continued(&self, mut packet: Packet, shift: &mut Option<(u32, u32)>, now_ms: u64) -> Packet {
         let last = self.packet.load(Relaxed);
         let (sequence, timestamp_ms) = ((last >> 32) as u32, last as u32);
-        let now_ms = self.begun.elapsed().as_millis() as u64;
         let passed_ms = (now_ms.saturating_sub(self.at_ms.load(Relaxed)) as u32).max(PACKET_MS);
         let (by, by_ms) = *shift.get_or_insert_with(|| {
             (sequence.wrapping_add(1).wrapping_sub(packet.sequence), timestamp_ms.wrapping_add(passed_ms).wrapping_sub(packet.timestamp_ms))
@@ -149,6 +153,15 @@ mod tests {
         let sequences: Vec<u32> = heard.iter().map(|packet| packet.sequence - begun.sequence).collect();
         let times: Vec<u32> = heard.iter().map(|packet| packet.timestamp_ms - begun.timestamp_ms).collect();
         assert_eq!((sequences, times), (vec![0, 1, 2, 3, 4], vec![0, 20, 40, 60, 80]), "one stream");
+    }
+
+    #[test]
+    fn a_microphone_that_stops_sending_without_a_word_gives_way() {
+        let new = Arc::new(Voice::default());
+        let old = Voice { newer: OnceLock::from(Arc::clone(&new)), ..Voice::default() };
+        assert!(old.is_heard(10) && new.is_heard(20) && !old.is_heard(30));
+        assert!(!old.is_heard(20 + SENDS_WITHIN_MS) && old.is_heard(21 + SENDS_WITHIN_MS));
+        assert!(new.is_heard(1_500) && !old.is_heard(1_510));
     }
 
     #[test]
