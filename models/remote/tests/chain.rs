@@ -193,7 +193,11 @@ async fn an_answer_that_comes_slower_than_it_is_spoken_is_left_and_one_that_keep
     assert!(heard.len() < 6, "{heard:?}");
     // as quick as a quick voice
     let (steady, _) = paced(0, 200, &answer);
-    assert_eq!(ask(&LlmChain::new(vec![steady, good]), 0).await, answer);
+    assert_eq!(ask(&LlmChain::new(vec![steady, good.clone()]), 0).await, answer);
+    // an answer that is whole is not left, however long its end is in coming
+    let whole = [token("Y"), token("es."), LlmEvent::Done];
+    let (late_end, _) = paced(0, 1_400, &whole);
+    assert_eq!(ask(&LlmChain::new(vec![late_end, good]), 0).await, whole);
 }
 
 #[tokio::test(start_paused = true)]

@@ -99,6 +99,7 @@ struct RoomCall {
     voices: HashMap<String, Voices>,
     /// When the room is left unless somebody is there.
     leave_at: Instant,
+    /// Sound and texts can flow.
     connected: bool,
     live: Option<Live>,
     /// The agent has ended the call.

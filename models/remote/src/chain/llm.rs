@@ -140,7 +140,13 @@ async fn tell(first: LlmEvent, mut rest: mpsc::Receiver<LlmEvent>, permit: Permi
                 permit.failed(reason);
                 return say(events, event).await;
             }
-            LlmEvent::Token(text) => behind = behind.saturating_sub(CHAR_SPOKEN * text.chars().count() as u32),
+            LlmEvent::Token(text) => {
+                behind = behind.saturating_sub(CHAR_SPOKEN * text.chars().count() as u32);
+                if may_be_left && behind > PAUSE_MAX {
+                    event = LlmEvent::Failed("the answer comes slower than it is spoken".into());
+                    continue;
+                }
+            }
             _ => {}
         }
         say(events, event).await;
@@ -148,8 +154,7 @@ async fn tell(first: LlmEvent, mut rest: mpsc::Receiver<LlmEvent>, permit: Permi
         let next = if may_be_left { timeout(PAUSE_MAX, rest.recv()).await } else { Ok(rest.recv().await) };
         behind += asked.elapsed();
         event = match next {
-            Ok(next) if !may_be_left || behind <= PAUSE_MAX => next.unwrap_or_else(|| LlmEvent::Failed("the answer broke off".into())),
-            Ok(_) => LlmEvent::Failed("the answer comes slower than it is spoken".into()),
+            Ok(next) => next.unwrap_or_else(|| LlmEvent::Failed("the answer broke off".into())),
             Err(_) => LlmEvent::Failed(format!("the answer stopped for {} ms", PAUSE_MAX.as_millis())),
         };
     }

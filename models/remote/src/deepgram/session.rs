@@ -112,7 +112,7 @@ impl Session {
             }
             drop(socket);
             if !self.replay.is_empty() {
-                self.say(SttEvent::Switched(format!("{failure}; another connection hears on"))).await;
+                self.say(SttEvent::Switched(format!("{failure}; what it had not settled is to be heard anew"))).await;
             }
             if !self.pause(&failure).await {
                 break;
