@@ -392,11 +392,9 @@ impl TurnMachine {
 
     fn go(&mut self, step: Move) -> bool {
         let next = self.state.after(step);
-        if let Ok(state) = next {
-            self.state = state;
-        } else {
-            self.refused_moves += 1;
-        }
-        next.is_ok()
+        let may_be = next.is_ok();
+        self.state = next.unwrap_or(self.state);
+        self.refused_moves += u32::from(!may_be);
+        may_be
     }
 }

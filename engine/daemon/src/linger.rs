@@ -1,8 +1,9 @@
 //! Calls that outlive `systemctl restart`. systemd stops a service before it starts it again, and waits for its main
 //! process; a call may last longer than anybody waits. So with `voiced serve --linger` the main process only watches a
 //! child that does the work. When the main process ends, however that comes, the child drains: no new calls, the present
-//! ones go on; only one that hangs, as systemd's watchdog finds, is killed. With `KillMode=process` systemd leaves it in peace and starts the next main process at once, whose child
-//! takes the calls from the socket that systemd holds. The store is made for two processes (`voiced_events::outbox`).
+//! ones go on; only one that hangs, as systemd's watchdog finds, is killed. With `KillMode=process` systemd leaves it in
+//! peace and starts the next main process at once, whose child takes the calls from the socket that systemd holds. The
+//! store is made for two processes (`voiced_events::outbox`).
 
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;

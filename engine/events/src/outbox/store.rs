@@ -16,10 +16,10 @@ const KEPT_MS: u64 = 7 * 24 * 3_600_000;
 /// How long another connection's lock is waited for. No longer: meanwhile nothing else is served, and what could not be
 /// written waits in memory.
 const BUSY: Duration = Duration::from_millis(500);
-
 /// Pages kept in memory by each connection, in KB: what waits is written once and read once. SQLite's own limit is 2 MB, which
 /// fills over a thousand calls and looks like a leak.
 const CACHE_KB: i32 = 256;
+
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS events (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
