@@ -19,10 +19,11 @@ use voiced_core::codec::opus::{DECODED_LEN_MAX, ENCODED_LEN, OpusDecoder, OpusEn
 use voiced_core::codec::{mulaw_decode, mulaw_encode, sample_from_f32};
 use voiced_core::frame::{HEARD_LEN, HeardFrame};
 use voiced_core::hear::opus::OpusEar;
-use voiced_core::model::{Denoise, VAD_WINDOW, VoiceActivity};
+use voiced_core::model::{Denoise, TurnFeatures, VAD_WINDOW, VoiceActivity};
 use voiced_core::packet::{Codec, PACKET_BYTES_MAX, Packet};
 use voiced_core::resample::Resampler;
 use voiced_models_local::denoise::Gtcrn;
+use voiced_models_local::end_of_turn::SmartTurnFeatures;
 use voiced_models_local::onnx::open_session;
 use voiced_models_local::vad::Silero;
 use voiced_models_local::weights::{GTCRN, ONNX_RUNTIME, SILERO_VAD, Weights};
@@ -234,6 +235,16 @@ fn denoise(bencher: Bencher<'_, '_>, calls: usize) {
             engine.run(&slots, black_box(frames));
         }
     });
+}
+
+/// What the end-of-turn model will see, kept up to date by 10 ms of a call.
+#[divan::bench]
+fn end_of_turn_features_10_ms(bencher: Bencher<'_, '_>) {
+    let mut features = SmartTurnFeatures::new(1);
+    let mut speech = Speech::new(16_000, 0);
+    let frames: Vec<HeardFrame> = (0..100).map(|_| std::array::from_fn(|_| speech.next_sample())).collect();
+    let mut frames = frames.iter().cycle();
+    bencher.with_inputs(|| frames.next().expect("they go round")).bench_local_values(|frame| features.push(0, black_box(frame)));
 }
 
 fn windows(calls: usize) -> Vec<[f32; VAD_WINDOW]> {

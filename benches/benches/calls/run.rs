@@ -126,7 +126,8 @@ impl Load {
         let mut phones = Process(phones.spawn().map_err(|error| error.to_string())?);
         let window = Duration::from_secs_f64(seconds as f64 * (0.9 - SETTLED));
         // the first call may wait for the phones' own voice to be made
-        until(|| get(port, "/metrics").is_some_and(|metrics| value(&metrics, "voiced_calls_taken_total") > 0.0)).ok_or("nobody calls")?;
+        until(|| get(port, "/metrics").is_some_and(|metrics| value(&metrics, "voiced_calls_taken_total") > 0.0))
+            .ok_or_else(|| format!("nobody calls:\n{}", tail(state.path(), "phones.log")))?;
         std::thread::sleep(Duration::from_secs_f64(seconds as f64 * SETTLED));
         let (before, ticks, phone_ticks, since) = (get(port, "/metrics").unwrap_or_default(), cpu_ticks(pid), cpu_ticks(phones.0.id()), Instant::now());
         std::thread::sleep(window);

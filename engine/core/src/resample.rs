@@ -122,7 +122,7 @@ impl Resampler {
             deal(&self.window[..self.taps - 1 + len], down, &mut self.lanes);
             for first in 0..up.min(written) {
                 let (filter, oldest) = at(first);
-                convolve(filter, &self.lanes, down, oldest, output.iter_mut().skip(first).step_by(up));
+                convolve(filter, &self.lanes, down, oldest, &mut output[first..], up);
             }
         }
         let turned = self.phase + all * down;
@@ -135,6 +135,10 @@ impl Resampler {
 
 /// Deals `from` out to `down` lanes, which share `to`.
 fn deal(from: &[f32], down: usize, to: &mut [f32]) {
+    if down == 1 {
+        to[..from.len()].copy_from_slice(from);
+        return;
+    }
     for (lane, dealt) in to.chunks_exact_mut(to.len() / down).enumerate() {
         for (slot, &sample) in dealt.iter_mut().zip(from.iter().skip(lane).step_by(down)) {
             *slot = sample;
@@ -145,21 +149,20 @@ fn deal(from: &[f32], down: usize, to: &mut [f32]) {
 /// Output samples computed side by side: the sums stay in registers.
 const RUN: usize = 16;
 
-/// The samples whose oldest inputs are `from` and then every next one of its lane.
-fn convolve<'a>(filter: &[f32], lanes: &[f32], down: usize, from: usize, mut output: impl ExactSizeIterator<Item = &'a mut f32>) {
+/// Every `up`-th sample of `output`, of which the first has its oldest input at `from` and each next one the next of its
+/// lane.
+fn convolve(filter: &[f32], lanes: &[f32], down: usize, from: usize, output: &mut [f32], up: usize) {
     let lane_len = lanes.len() / down;
-    let mut at = 0;
-    while output.len() > 0 {
+    for (run, output) in output.chunks_mut(RUN * up).enumerate() {
         let mut sums = [0.0f32; RUN];
         for (offset, taps) in filter.chunks_exact(filter.len() / down).enumerate() {
             let oldest = from + offset;
             let lane = &lanes[oldest % down * lane_len..][..lane_len];
-            add_run(taps, &lane[oldest / down + at..], &mut sums);
+            add_run(taps, &lane[oldest / down + run * RUN..], &mut sums);
         }
-        for (slot, sum) in output.by_ref().take(RUN).zip(sums) {
-            *slot = sum;
+        for (slot, sum) in output.chunks_mut(up).zip(sums) {
+            slot[0] = sum;
         }
-        at += RUN;
     }
 }
 

@@ -49,6 +49,8 @@ const REPLIES: [&str; 4] = [
 ];
 /// A response later than this is what a caller feels as silence, in ms.
 const LATE_MS: u64 = 1_000;
+/// A call's first turns, told one by one.
+const TURNS_COMPARED: usize = 10;
 
 #[derive(Subcommand)]
 pub enum Lab {
@@ -223,12 +225,20 @@ fn figures(reports: &[CallReport], failed: usize) -> serde_json::Value {
     json!({
         "calls": reports.len(), "failed": failed, "utterances": utterances.len(), "answered": responses.len(),
         "response_ms": { "p50": percentile(&mut responses, 50), "p95": percentile(&mut responses, 95), "max": responses.last() },
+        "response_p50_ms_by_turn": by_turn(reports),
         "later_than_1_s_percent": share(late, responses.len()),
         "cut_off_percent": share(cut_off, utterances.len()),
         "barge_in_to_clear_ms": { "asked": barge_ins, "cleared": clears.len(), "p50": percentile(&mut clears, 50), "p95": percentile(&mut clears, 95), "p99": percentile(&mut clears, 99) },
         "media": sum(|report| report.counts.media), "gaps": sum(|report| report.counts.gaps),
         "warnings": sum(|report| report.counts.warnings), "late_frames_of_the_phone": sum(|report| report.counts.late_frames),
     })
+}
+
+/// The median response to each call's first utterance, its second, and so on: whether connections are ready from the first on.
+fn by_turn(reports: &[CallReport]) -> Vec<Option<u64>> {
+    let response = |report: &CallReport, turn: usize| report.utterances.get(turn).and_then(|said| said.response_ms);
+    let median = |turn| percentile(&mut reports.iter().filter_map(|report| response(report, turn)).collect::<Vec<_>>(), 50);
+    (0..TURNS_COMPARED).map(median).collect()
 }
 
 /// Each thing said in a call, and how it was taken.

@@ -3,6 +3,7 @@
 pub mod denoise;
 pub mod end_of_turn;
 mod exp;
+mod lanes;
 pub mod onnx;
 pub mod onnx_tensors;
 pub mod stt;

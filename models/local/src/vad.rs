@@ -9,7 +9,6 @@
 //! slots of its calls into lanes, computes, and puts the state back.
 
 mod kernel;
-mod lanes;
 mod spectrum;
 mod weights;
 
@@ -20,7 +19,7 @@ use voiced_core::model::{VAD_WINDOW, VoiceActivity};
 use crate::onnx_tensors::TensorsError;
 use kernel::Kernel;
 
-pub use lanes::LANES;
+pub use crate::lanes::LANES;
 
 /// Samples of the window before that the network sees again.
 const CONTEXT: usize = 64;

@@ -11,7 +11,6 @@ mod block;
 mod control;
 mod fourier;
 mod kernel;
-mod lanes;
 mod layers;
 mod map;
 mod network;
@@ -24,10 +23,10 @@ use std::path::Path;
 use voiced_core::frame::HeardFrame;
 use voiced_core::model::{Band, Denoise};
 
+use crate::lanes::LANES;
 use crate::onnx_tensors::{Tensors, TensorsError};
 use control::Bounds;
 use kernel::Kernel;
-use lanes::LANES;
 use slot::{Group, Slot};
 use weights::Weights;
 

@@ -13,6 +13,7 @@ use voiced_core::frame::{HEARD_LEN, HeardFrame};
 use voiced_core::model::{TURN_FRAMES, TURN_MELS, TurnFeatures, TurnQuery};
 
 use super::mel::{LOW_MELS, MelAnalysis, MelFrame, NO_POWER_LOG10, WINDOW};
+use crate::exp::ROUND;
 
 /// Samples in the model's 8 s.
 const SPAN: usize = TURN_FRAMES * HEARD_LEN;
@@ -121,16 +122,14 @@ impl Slot {
         let at = (self.blocks % TURN_FRAMES as u64) as usize;
         self.recent.copy_within(HEARD_LEN.., 0);
         self.recent[RECENT - HEARD_LEN..].copy_from_slice(block);
-        let peak = block.iter().fold(f32::MIN_POSITIVE, |peak, sample| peak.max(sample.abs()));
+        let (peak, sums) = peak_and_sums(block);
+        self.sums[at] = sums;
         self.units[at] = peak / f32::from(i16::MAX);
         let per_unit = 1.0 / self.units[at];
         for (kept, sample) in self.history[at * HEARD_LEN..(at + 1) * HEARD_LEN].iter_mut().zip(block) {
-            *kept = (sample * per_unit).round_ties_even() as i16;
+            // a library call without SSE 4.1, where this is two additions; the integer stands in the low bits
+            *kept = (sample * per_unit + ROUND).to_bits() as i16;
         }
-        self.sums[at] = block.iter().fold([0.0; 2], |[sum, squares], &sample| {
-            let sample = f64::from(sample);
-            [sum + sample, squares + sample * sample]
-        });
         // the window around the start of the block before this one; before the first block, 40 samples reach into it
         let before = (at + TURN_FRAMES - 1) % TURN_FRAMES;
         if let Some(window) = self.recent.first_chunk() {
@@ -175,6 +174,24 @@ impl Slot {
         let at = (oldest + offset - padding) % SPAN;
         f32::from(self.history[at]) * self.units[at / HEARD_LEN]
     }
+}
+
+/// The largest of a block's samples without its sign, and their sum and sum of squares. Each is many that are
+/// independent: a single one would wait for itself 160 times.
+fn peak_and_sums(block: &HeardFrame) -> (f32, [f64; 2]) {
+    const APART: usize = 8;
+    /// Far below any sound, and its inverse is still a number.
+    const QUIETEST: f32 = 1e-20;
+    let (mut peaks, mut sums, mut squares) = ([QUIETEST; APART], [0.0; APART], [0.0; APART]);
+    for samples in block.as_chunks::<APART>().0 {
+        for (at, sample) in samples.iter().enumerate() {
+            peaks[at] = if sample.abs() > peaks[at] { sample.abs() } else { peaks[at] };
+            let sample = f64::from(*sample);
+            sums[at] += sample;
+            squares[at] += sample * sample;
+        }
+    }
+    (peaks.iter().fold(0.0, |peak, other| peak.max(*other)), [sums.iter().sum(), squares.iter().sum()])
 }
 
 /// The 800 windows of a query in order, before scaling.

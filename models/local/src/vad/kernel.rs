@@ -8,10 +8,12 @@
 
 use std::array;
 
-use super::lanes::{Isa, LANES, Lanes};
 use super::spectrum::{FRAME, FRAMES, HOP, Spectrum};
 use super::weights::{BINS, Layer, Weights};
 use super::{CONTEXT, HIDDEN, Slot};
+#[cfg(target_arch = "x86_64")]
+use crate::lanes::{Avx2, Avx512};
+use crate::lanes::{LANES, Lanes, Plain};
 
 /// Samples that the spectrum sees: context, window, and the window's end mirrored.
 const SEEN: usize = HOP * (FRAMES + 1);
@@ -22,17 +24,18 @@ const _: () = assert!(MIRROR == CONTEXT + voiced_core::model::VAD_WINDOW && FRAM
 /// The network for this processor.
 pub(super) enum Kernel {
     #[cfg(target_arch = "x86_64")]
-    Avx512(Box<WideNet>),
+    Avx512(Box<WideNet<Avx512>>),
     #[cfg(target_arch = "x86_64")]
-    Avx2(Box<NarrowNet>),
+    Avx2(Box<NarrowNet<Avx2>>),
     /// The target's own instructions: NEON, SSE2.
-    Portable(Box<NarrowNet>),
+    Portable(Box<NarrowNet<Plain>>),
 }
 
 /// Blocks for 32 vector registers that each hold all lanes.
-type WideNet = Net<4, 8, 16>;
+#[cfg(target_arch = "x86_64")]
+type WideNet<L> = Net<L, 4, 8, 16>;
 /// Blocks for registers that hold half or a quarter of the lanes.
-type NarrowNet = Net<1, 2, 4>;
+type NarrowNet<L> = Net<L, 1, 2, 4>;
 
 impl Kernel {
     pub(super) fn new(weights: &Weights) -> Self {
@@ -82,33 +85,21 @@ impl Kernel {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the variant is only made when the processor has AVX2 and FMA
             Self::Avx2(net) => unsafe { run_avx2(net) },
-            Self::Portable(net) => net.run::<Portable>(),
+            Self::Portable(net) => net.run(),
         }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-fn run_avx512(net: &mut WideNet) {
-    net.run::<Fused>();
+fn run_avx512(net: &mut WideNet<Avx512>) {
+    net.run();
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn run_avx2(net: &mut NarrowNet) {
-    net.run::<Fused>();
-}
-
-#[cfg(target_arch = "x86_64")]
-struct Fused;
-#[cfg(target_arch = "x86_64")]
-impl Isa for Fused {
-    const FUSED: bool = true;
-}
-
-struct Portable;
-impl Isa for Portable {
-    const FUSED: bool = cfg!(target_arch = "aarch64"); // part of its base instruction set
+fn run_avx2(net: &mut NarrowNet<Avx2>) {
+    net.run();
 }
 
 /// Filling and reading lanes.
@@ -120,29 +111,29 @@ pub(super) trait LaneAccess {
 }
 
 /// Weights and room for one group of lanes. `A`, `B`, `C`: outputs per block where four, two or one time steps are held.
-pub(super) struct Net<const A: usize, const B: usize, const C: usize> {
-    spectrum: Spectrum,
+pub(super) struct Net<L, const A: usize, const B: usize, const C: usize> {
+    spectrum: Spectrum<L>,
     convolution_0: Blocks<A>,
     convolution_1: Blocks<B>,
     convolution_2: Blocks<C>,
     convolution_3: Blocks<C>,
     gates: Blocks<C>,
     output: ([f32; HIDDEN], f32),
-    samples: Vec<Lanes>,
-    magnitudes: Vec<Lanes>,
-    features_0: Vec<Lanes>,
-    features_1: Vec<Lanes>,
-    features_2: Vec<Lanes>,
+    samples: Vec<L>,
+    magnitudes: Vec<L>,
+    features_0: Vec<L>,
+    features_1: Vec<L>,
+    features_2: Vec<L>,
     /// The LSTM's input, then its hidden state.
-    joined: Vec<Lanes>,
-    cell: Vec<Lanes>,
-    sums: Vec<Lanes>,
-    probability: Lanes,
+    joined: Vec<L>,
+    cell: Vec<L>,
+    sums: Vec<L>,
+    probability: L,
 }
 
-impl<const A: usize, const B: usize, const C: usize> Net<A, B, C> {
+impl<L: Lanes, const A: usize, const B: usize, const C: usize> Net<L, A, B, C> {
     fn new(weights: &Weights) -> Self {
-        let room = |len| vec![Lanes::ZERO; len];
+        let room = |len| vec![L::ZERO; len];
         let [first, second, third, fourth] = &weights.convolutions;
         Self {
             spectrum: Spectrum::new(&weights.window),
@@ -162,67 +153,67 @@ impl<const A: usize, const B: usize, const C: usize> Net<A, B, C> {
             joined: room(2 * HIDDEN),
             cell: room(HIDDEN),
             sums: room(4 * HIDDEN),
-            probability: Lanes::ZERO,
+            probability: L::ZERO,
         }
     }
 
     #[inline(always)]
-    fn run<I: Isa>(&mut self) {
+    fn run(&mut self) {
         for back in 0..SEEN - MIRROR {
             self.samples[MIRROR + back] = self.samples[MIRROR - 2 - back];
         }
-        self.spectrum.magnitudes::<I>(&self.samples, &mut self.magnitudes);
-        self.convolution_0.apply::<I, 3, 4, 4, 1, 1>(&self.magnitudes, &mut self.features_0, Lanes::relu);
-        self.convolution_1.apply::<I, 3, 4, 2, 2, 1>(&self.features_0, &mut self.features_1, Lanes::relu);
-        self.convolution_2.apply::<I, 2, 2, 1, 1, 0>(&self.features_1, &mut self.features_2, Lanes::relu);
-        self.convolution_3.apply::<I, 1, 1, 1, 1, 0>(&self.features_2, &mut self.joined[..HIDDEN], Lanes::relu);
-        self.gates.apply::<I, 1, 1, 1, 1, 0>(&self.joined, &mut self.sums, |sum| sum);
-        self.remember::<I>();
+        self.spectrum.magnitudes(&self.samples, &mut self.magnitudes);
+        self.convolution_0.apply::<L, 3, 4, 4, 1, 1>(&self.magnitudes, &mut self.features_0, L::relu);
+        self.convolution_1.apply::<L, 3, 4, 2, 2, 1>(&self.features_0, &mut self.features_1, L::relu);
+        self.convolution_2.apply::<L, 2, 2, 1, 1, 0>(&self.features_1, &mut self.features_2, L::relu);
+        self.convolution_3.apply::<L, 1, 1, 1, 1, 0>(&self.features_2, &mut self.joined[..HIDDEN], L::relu);
+        self.gates.apply::<L, 1, 1, 1, 1, 0>(&self.joined, &mut self.sums, |sum| sum);
+        self.remember();
     }
 
     /// The LSTM's step and the output.
     #[inline(always)]
-    fn remember<I: Isa>(&mut self) {
+    fn remember(&mut self) {
         let (weights, bias) = &self.output;
-        let mut sum = Lanes::splat(*bias);
+        let mut sum = L::splat(*bias);
         for unit in 0..HIDDEN {
             let [input, forget, candidate, output] = array::from_fn(|gate| self.sums[gate * HIDDEN + unit]);
             let cell = forget.sigmoid() * self.cell[unit] + input.sigmoid() * candidate.tanh();
             let hidden = output.sigmoid() * cell.tanh();
             self.cell[unit] = cell;
             self.joined[HIDDEN + unit] = hidden;
-            sum = sum.plus_product::<I>(weights[unit], &hidden.relu());
+            sum = sum.plus_product(weights[unit], &hidden.relu());
         }
         self.probability = sum.sigmoid();
     }
 }
 
-impl<const A: usize, const B: usize, const C: usize> LaneAccess for Net<A, B, C> {
+impl<L: Lanes, const A: usize, const B: usize, const C: usize> LaneAccess for Net<L, A, B, C> {
     fn gather(&mut self, lane: usize, slot: &Slot, window: &[f32]) {
         assert!(lane < LANES);
         for (to, from) in self.samples.iter_mut().zip(slot.context.iter().chain(window)) {
-            to.0[lane] = *from;
+            to.array_mut()[lane] = *from;
         }
         for (to, from) in self.joined[HIDDEN..].iter_mut().zip(&slot.hidden) {
-            to.0[lane] = *from;
+            to.array_mut()[lane] = *from;
         }
         for (to, from) in self.cell.iter_mut().zip(&slot.cell) {
-            to.0[lane] = *from;
+            to.array_mut()[lane] = *from;
         }
     }
 
     fn scatter(&mut self, lane: usize, slot: &mut Slot) -> f32 {
         assert!(lane < LANES);
         for (to, from) in slot.context.iter_mut().zip(&self.samples[MIRROR - CONTEXT..]) {
-            *to = from.0[lane];
+            *to = from.array()[lane];
         }
         for (to, from) in slot.hidden.iter_mut().zip(&self.joined[HIDDEN..]) {
-            *to = from.0[lane];
+            *to = from.array()[lane];
         }
         for (to, from) in slot.cell.iter_mut().zip(&self.cell) {
-            *to = from.0[lane];
+            *to = from.array()[lane];
         }
-        self.probability.0[lane]
+        self.probability.array()[lane]
     }
 }
 
@@ -247,23 +238,26 @@ impl<const N: usize> Blocks<N> {
 
     /// A convolution over `inputs[input * IN + time]` to `outputs[output * OUT + time]`, then `activation`.
     #[inline(always)]
-    fn apply<I: Isa, const TAPS: usize, const IN: usize, const OUT: usize, const STRIDE: usize, const PAD: usize>(
+    fn apply<L: Lanes, const TAPS: usize, const IN: usize, const OUT: usize, const STRIDE: usize, const PAD: usize>(
         &self,
-        inputs: &[Lanes],
-        outputs: &mut [Lanes],
-        activation: impl Fn(Lanes) -> Lanes,
+        inputs: &[L],
+        outputs: &mut [L],
+        activation: impl Fn(L) -> L,
     ) {
         let inputs = inputs.as_chunks::<IN>().0;
         let blocks = self.bias.iter().zip(self.weights.chunks_exact(inputs.len() * TAPS));
         for ((bias, weights), outputs) in blocks.zip(outputs.chunks_exact_mut(N * OUT)) {
-            let mut sums: [[Lanes; OUT]; N] = array::from_fn(|output| [Lanes::splat(bias[output]); OUT]);
+            let mut sums = [[L::ZERO; OUT]; N];
+            for output in 0..N {
+                sums[output] = [L::splat(bias[output]); OUT];
+            }
             for (input, weights) in inputs.iter().zip(weights.as_chunks::<TAPS>().0) {
                 for tap in 0..TAPS {
                     for output in 0..N {
                         for time in 0..OUT {
                             let from = time * STRIDE + tap;
                             if from >= PAD && from - PAD < IN {
-                                let product = sums[output][time].plus_product::<I>(weights[tap][output], &input[from - PAD]);
+                                let product = sums[output][time].plus_product(weights[tap][output], &input[from - PAD]);
                                 sums[output][time] = product;
                             }
                         }

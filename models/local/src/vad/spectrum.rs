@@ -7,8 +7,8 @@
 
 use std::f64::consts::TAU;
 
-use super::lanes::{Isa, Lanes};
 use super::weights::BINS;
+use crate::lanes::Lanes;
 
 /// Samples in a frame of the spectrum.
 pub(super) const FRAME: usize = 256;
@@ -18,17 +18,17 @@ pub(super) const HOP: usize = 128;
 pub(super) const FRAMES: usize = 4;
 
 /// Tables and room for the transform.
-pub(super) struct Spectrum {
+pub(super) struct Spectrum<L> {
     window: [f32; FRAME],
     /// e^(-2πi k / 256) as cosine and sine.
     twiddles: [(f32, f32); FRAME],
     /// Where the transform leaves bin k: its base-4 digits reversed.
     place: [u8; FRAME],
-    re: Vec<Lanes>,
-    im: Vec<Lanes>,
+    re: Vec<L>,
+    im: Vec<L>,
 }
 
-impl Spectrum {
+impl<L: Lanes> Spectrum<L> {
     pub(super) fn new(window: &[f32; FRAME]) -> Self {
         let turn = |k: usize| TAU * k as f64 / FRAME as f64;
         let digits_reversed = |k: usize| ((k & 0x03) << 6 | (k & 0x0c) << 2 | (k & 0x30) >> 2 | (k & 0xc0) >> 6) as u8;
@@ -36,22 +36,22 @@ impl Spectrum {
             window: *window,
             twiddles: std::array::from_fn(|k| (turn(k).cos() as f32, -turn(k).sin() as f32)),
             place: std::array::from_fn(digits_reversed),
-            re: vec![Lanes::ZERO; FRAME],
-            im: vec![Lanes::ZERO; FRAME],
+            re: vec![L::ZERO; FRAME],
+            im: vec![L::ZERO; FRAME],
         }
     }
 
     /// Writes `magnitudes[bin * FRAMES + frame]` of the `HOP * (FRAMES + 1)` samples.
     #[inline(always)]
-    pub(super) fn magnitudes<I: Isa>(&mut self, samples: &[Lanes], magnitudes: &mut [Lanes]) {
+    pub(super) fn magnitudes(&mut self, samples: &[L], magnitudes: &mut [L]) {
         for pair in 0..FRAMES / 2 {
             let start = 2 * pair * HOP;
             for n in 0..FRAME {
-                let window = Lanes::splat(self.window[n]);
+                let window = L::splat(self.window[n]);
                 self.re[n] = samples[start + n] * window;
                 self.im[n] = samples[start + HOP + n] * window;
             }
-            self.transform::<I>();
+            self.transform();
             for bin in 0..BINS {
                 let (a, b) = (usize::from(self.place[bin]), usize::from(self.place[(FRAME - bin) % FRAME]));
                 let (re, im, re_mirror, im_mirror) = (self.re[a], self.im[a], self.re[b], self.im[b]);
@@ -65,13 +65,13 @@ impl Spectrum {
 
     /// Decimation in frequency, in place: the result lies at digit-reversed places.
     #[inline(always)]
-    fn transform<I: Isa>(&mut self) {
+    fn transform(&mut self) {
         let mut quarter = FRAME / 4;
         while quarter > 0 {
             let stride = FRAME / 4 / quarter;
             for group in (0..FRAME).step_by(4 * quarter) {
                 for k in 0..quarter {
-                    self.butterfly::<I>(group + k, quarter, k * stride);
+                    self.butterfly(group + k, quarter, k * stride);
                 }
             }
             quarter /= 4;
@@ -79,30 +79,30 @@ impl Spectrum {
     }
 
     #[inline(always)]
-    fn butterfly<I: Isa>(&mut self, at: usize, quarter: usize, turn: usize) {
+    fn butterfly(&mut self, at: usize, quarter: usize, turn: usize) {
         let [p0, p1, p2, p3] = [at, at + quarter, at + 2 * quarter, at + 3 * quarter];
         let (even_re, odd_re) = (self.re[p0] + self.re[p2], self.re[p0] - self.re[p2]);
         let (even_im, odd_im) = (self.im[p0] + self.im[p2], self.im[p0] - self.im[p2]);
         let (sum_re, gap_re) = (self.re[p1] + self.re[p3], self.re[p1] - self.re[p3]);
         let (sum_im, gap_im) = (self.im[p1] + self.im[p3], self.im[p1] - self.im[p3]);
         (self.re[p0], self.im[p0]) = (even_re + sum_re, even_im + sum_im);
-        (self.re[p1], self.im[p1]) = turned::<I>(odd_re + gap_im, odd_im - gap_re, self.twiddles[turn]);
-        (self.re[p2], self.im[p2]) = turned::<I>(even_re - sum_re, even_im - sum_im, self.twiddles[2 * turn]);
-        (self.re[p3], self.im[p3]) = turned::<I>(odd_re - gap_im, odd_im + gap_re, self.twiddles[3 * turn]);
+        (self.re[p1], self.im[p1]) = turned(odd_re + gap_im, odd_im - gap_re, self.twiddles[turn]);
+        (self.re[p2], self.im[p2]) = turned(even_re - sum_re, even_im - sum_im, self.twiddles[2 * turn]);
+        (self.re[p3], self.im[p3]) = turned(odd_re - gap_im, odd_im + gap_re, self.twiddles[3 * turn]);
     }
 }
 
 /// Complex product with a twiddle factor.
 #[inline(always)]
-fn turned<I: Isa>(re: Lanes, im: Lanes, (cos, sin): (f32, f32)) -> (Lanes, Lanes) {
-    let turned_re = (Lanes::splat(cos) * re).plus_product::<I>(-sin, &im);
-    let turned_im = (Lanes::splat(cos) * im).plus_product::<I>(sin, &re);
+fn turned<L: Lanes>(re: L, im: L, (cos, sin): (f32, f32)) -> (L, L) {
+    let turned_re = (L::splat(cos) * re).plus_product(-sin, &im);
+    let turned_im = (L::splat(cos) * im).plus_product(sin, &re);
     (turned_re, turned_im)
 }
 
 #[inline(always)]
-fn half_length(x: Lanes, y: Lanes) -> Lanes {
-    (x * x + y * y).map(|square| 0.5 * square.sqrt())
+fn half_length<L: Lanes>(x: L, y: L) -> L {
+    L::splat(0.5) * (x * x + y * y).sqrt()
 }
 
 /// The window by which the file's cosines and sines are weighted; none when the basis is anything else.

@@ -5,14 +5,14 @@
 //! to 8, each turned down by an attention that follows its energy in time. Then the halves are interleaved.
 #![allow(clippy::inline_always)] // only what is inlined into a function gets that function's instruction set
 
-use super::lanes::{Isa, Lanes};
 use super::layers::{Dense, Gru, Leaky, Linear, Sigmoid};
 use super::map::Map;
 use super::slot::Group;
 use super::weights::{BlockLayers, CHANNELS, HALF, MIDDLE};
+use crate::lanes::Lanes;
 
 /// One block, and room for its frame.
-pub(super) struct Block<const O: usize> {
+pub(super) struct Block<L, const O: usize> {
     dilation: usize,
     /// Where its rows of history begin in a slot.
     first_row: usize,
@@ -24,12 +24,12 @@ pub(super) struct Block<const O: usize> {
     attention: Gru<O, CHANNELS>,
     attend: Dense<O>,
     /// Two dilations ago, one dilation ago, now.
-    frames: [Map<CHANNELS>; 3],
-    gathered: Vec<[Lanes; HALF]>,
-    hidden: Vec<Lanes>,
+    frames: [Map<L, CHANNELS>; 3],
+    gathered: Vec<[L; HALF]>,
+    hidden: Vec<L>,
 }
 
-impl<const O: usize> Block<O> {
+impl<L: Lanes, const O: usize> Block<L, O> {
     pub(super) fn new(layers: BlockLayers, first_row: usize) -> Self {
         Self {
             dilation: layers.dilation,
@@ -42,8 +42,8 @@ impl<const O: usize> Block<O> {
             attention: Gru::new(&layers.attention),
             attend: Dense::new(&layers.attend),
             frames: std::array::from_fn(|_| Map::new(MIDDLE)),
-            gathered: vec![[Lanes::ZERO; HALF]; MIDDLE],
-            hidden: vec![Lanes::ZERO; CHANNELS],
+            gathered: vec![[L::ZERO; HALF]; MIDDLE],
+            hidden: vec![L::ZERO; CHANNELS],
         }
     }
 
@@ -54,14 +54,14 @@ impl<const O: usize> Block<O> {
 
     /// `step` of the six: whose attention in a slot is this block's.
     #[inline(always)]
-    pub(super) fn run<I: Isa>(&mut self, step: usize, group: &mut Group<'_>, input: &Map<CHANNELS>, output: &mut Map<CHANNELS>) {
-        self.exchange_history::<I>(group, input);
-        let energy = self.look_back::<I>();
+    pub(super) fn run(&mut self, step: usize, group: &mut Group<'_>, input: &Map<L, CHANNELS>, output: &mut Map<L, CHANNELS>) {
+        self.exchange_history(group, input);
+        let energy = self.look_back();
         group.gather(|slot| &slot.attention[step], &mut self.hidden);
-        self.attention.step::<I>(&energy, &mut self.hidden);
+        self.attention.step(&energy, &mut self.hidden);
         group.scatter(&self.hidden, |slot| &mut slot.attention[step]);
-        let mut attention = [Lanes::ZERO; HALF];
-        self.attend.apply::<I, 1>([&self.hidden], &mut attention, Sigmoid);
+        let mut attention = [L::ZERO; HALF];
+        self.attend.apply([&self.hidden], &mut attention, Sigmoid);
         for (band, gathered) in self.gathered.iter().enumerate() {
             let passed = &input.row(band)[HALF..];
             let pairs = output.row_mut(band).as_chunks_mut::<2>().0;
@@ -73,11 +73,11 @@ impl<const O: usize> Block<O> {
 
     /// Takes the two frames that are looked back at out of the slots and puts this one in the oldest one's place.
     #[inline(always)]
-    fn exchange_history<I: Isa>(&mut self, group: &mut Group<'_>, input: &Map<CHANNELS>) {
+    fn exchange_history(&mut self, group: &mut Group<'_>, input: &Map<L, CHANNELS>) {
         let [oldest, older, now] = &mut self.frames;
         for band in 0..MIDDLE {
-            let [below, here, above] = [0, 1, 2].map(|tap| &input.around(band, 1, 3)[tap * CHANNELS..][..HALF]);
-            self.spread.apply::<I, 3>([below, here, above], now.row_mut(band), Leaky(self.spread_slope));
+            let seen = input.around(band, 1, 3).as_chunks::<CHANNELS>().0;
+            self.spread.apply([&seen[0][..HALF], &seen[1][..HALF], &seen[2][..HALF]], now.row_mut(band), Leaky(self.spread_slope));
         }
         let (first, dilation) = (self.first_row, self.dilation);
         group.gather(|slot| slot.history(first, dilation, 0), oldest.inner_mut());
@@ -87,23 +87,27 @@ impl<const O: usize> Block<O> {
 
     /// Fills `gathered`; returns the mean energy of each of its channels.
     #[inline(always)]
-    fn look_back<I: Isa>(&mut self) -> [Lanes; HALF] {
-        let mut energy = [Lanes::ZERO; HALF];
+    fn look_back(&mut self) -> [L; HALF] {
+        let mut energy = [L::ZERO; HALF];
         for (band, gathered) in self.gathered.iter_mut().enumerate() {
-            let seen: [&[[Lanes; CHANNELS]]; 3] = self.frames.each_ref().map(|frame| frame.around(band, 1, 3).as_chunks().0);
-            let mut sums = [Lanes::ZERO; CHANNELS];
+            let [oldest, older, now] = &self.frames;
+            let seen = [oldest.around(band, 1, 3), older.around(band, 1, 3), now.around(band, 1, 3)];
+            let mut sums = [L::ZERO; CHANNELS];
             for (channel, (sum, (weights, bias))) in sums.iter_mut().zip(&self.depth).enumerate() {
-                let mut total = Lanes::splat(*bias);
+                let mut total = L::splat(*bias);
                 for (tap, weight) in weights.iter().enumerate() {
-                    total = total.plus_product::<I>(*weight, &seen[tap / 3][tap % 3][channel]);
+                    total = total.plus_product(*weight, &seen[tap / 3][tap % 3 * CHANNELS + channel]);
                 }
                 *sum = total.leaky(self.depth_slope);
             }
-            self.gather.apply::<I, 1>([&sums], gathered, Linear);
+            self.gather.apply([&sums], gathered, Linear);
             for (energy, value) in energy.iter_mut().zip(gathered.iter()) {
-                *energy = energy.plus_product_of::<I>(value, value);
+                *energy = energy.plus_product_of(value, value);
             }
         }
-        energy.map(|sum| sum * Lanes::splat(1.0 / MIDDLE as f32))
+        for energy in &mut energy {
+            *energy = *energy * L::splat(1.0 / MIDDLE as f32);
+        }
+        energy
     }
 }

@@ -8,7 +8,7 @@
 
 use std::f64::consts::{PI, TAU};
 
-use super::lanes::{Isa, Lanes};
+use crate::lanes::Lanes;
 
 /// Samples in a frame, 32 ms.
 pub(super) const FRAME: usize = 512;
@@ -23,13 +23,13 @@ const SCALE: f32 = 1.0 / FRAME as f32;
 
 /// A bin of all lanes.
 #[derive(Clone, Copy)]
-pub(super) struct Bin {
-    pub(super) re: Lanes,
-    pub(super) im: Lanes,
+pub(super) struct Bin<L> {
+    pub(super) re: L,
+    pub(super) im: L,
 }
 
-impl Bin {
-    pub(super) const ZERO: Self = Self { re: Lanes::ZERO, im: Lanes::ZERO };
+impl<L: Lanes> Bin<L> {
+    pub(super) const ZERO: Self = Self { re: L::ZERO, im: L::ZERO };
 
     #[inline(always)]
     fn plus(self, other: Self) -> Self {
@@ -43,34 +43,34 @@ impl Bin {
 
     #[inline(always)]
     fn conjugate(self) -> Self {
-        Self { re: self.re, im: self.im.map(|value| -value) }
+        Self { re: self.re, im: self.im.negative() }
     }
 
     #[inline(always)]
     fn halved(self) -> Self {
-        Self { re: self.re.map(|value| 0.5 * value), im: self.im.map(|value| 0.5 * value) }
+        Self { re: self.re * L::splat(0.5), im: self.im * L::splat(0.5) }
     }
 
     /// Times -i.
     #[inline(always)]
     fn quarter_turn_back(self) -> Self {
-        Self { re: self.im, im: self.re.map(|value| -value) }
+        Self { re: self.im, im: self.re.negative() }
     }
 
     /// Times i.
     #[inline(always)]
     fn quarter_turn(self) -> Self {
-        Self { re: self.im.map(|value| -value), im: self.re }
+        Self { re: self.im.negative(), im: self.re }
     }
 
     #[inline(always)]
-    fn turned<I: Isa>(self, (cos, sin): (f32, f32)) -> Self {
-        Self { re: (Lanes::splat(cos) * self.re).plus_product::<I>(-sin, &self.im), im: (Lanes::splat(cos) * self.im).plus_product::<I>(sin, &self.re) }
+    fn turned(self, (cos, sin): (f32, f32)) -> Self {
+        Self { re: (L::splat(cos) * self.re).plus_product(-sin, &self.im), im: (L::splat(cos) * self.im).plus_product(sin, &self.re) }
     }
 }
 
 /// Tables and room for the transforms.
-pub(super) struct Fourier {
+pub(super) struct Fourier<L> {
     window: [f32; FRAME],
     /// e^(-2πi k / 256) as cosine and sine.
     twiddles: [(f32, f32); POINTS],
@@ -78,10 +78,10 @@ pub(super) struct Fourier {
     halfway: [(f32, f32); BINS],
     /// Where the transform leaves point k: its base-4 digits reversed.
     place: [u8; POINTS],
-    points: Vec<Bin>,
+    points: Vec<Bin<L>>,
 }
 
-impl Fourier {
+impl<L: Lanes> Fourier<L> {
     pub(super) fn new() -> Self {
         let turn = |k: usize, of: usize| TAU * k as f64 / of as f64;
         let twiddle = |k: usize, of: usize| (turn(k, of).cos() as f32, -turn(k, of).sin() as f32);
@@ -97,51 +97,51 @@ impl Fourier {
 
     /// The windowed spectrum of `FRAME` samples.
     #[inline(always)]
-    pub(super) fn forward<I: Isa>(&mut self, samples: &[Lanes], spectrum: &mut [Bin]) {
+    pub(super) fn forward(&mut self, samples: &[L], spectrum: &mut [Bin<L>]) {
         for (n, point) in self.points.iter_mut().enumerate() {
-            point.re = samples[2 * n] * Lanes::splat(self.window[2 * n]);
-            point.im = samples[2 * n + 1] * Lanes::splat(self.window[2 * n + 1]);
+            point.re = samples[2 * n] * L::splat(self.window[2 * n]);
+            point.im = samples[2 * n + 1] * L::splat(self.window[2 * n + 1]);
         }
-        self.transform::<I>();
+        self.transform();
         for (k, bin) in spectrum.iter_mut().enumerate() {
             let (here, mirror) = (self.point(k), self.point(POINTS - k).conjugate());
             let odd = here.minus(mirror).quarter_turn_back();
-            *bin = here.plus(mirror).plus(odd.turned::<I>(self.halfway[k])).halved();
+            *bin = here.plus(mirror).plus(odd.turned(self.halfway[k])).halved();
         }
     }
 
     /// The windowed `FRAME` samples of a spectrum.
     #[inline(always)]
-    pub(super) fn backward<I: Isa>(&mut self, spectrum: &[Bin], samples: &mut [Lanes]) {
+    pub(super) fn backward(&mut self, spectrum: &[Bin<L>], samples: &mut [L]) {
         for k in 0..POINTS {
             let (here, mirror) = (real_at_ends(spectrum, k), real_at_ends(spectrum, POINTS - k).conjugate());
             let (cos, sin) = self.halfway[k];
-            let odd = here.minus(mirror).turned::<I>((cos, -sin));
+            let odd = here.minus(mirror).turned((cos, -sin));
             // the inverse is the conjugate of the transform of the conjugate
             self.points[k] = here.plus(mirror).plus(odd.quarter_turn()).conjugate();
         }
-        self.transform::<I>();
+        self.transform();
         for n in 0..POINTS {
             let point = self.point(n);
-            samples[2 * n] = point.re * Lanes::splat(SCALE * self.window[2 * n]);
-            samples[2 * n + 1] = point.im * Lanes::splat(-SCALE * self.window[2 * n + 1]);
+            samples[2 * n] = point.re * L::splat(SCALE * self.window[2 * n]);
+            samples[2 * n + 1] = point.im * L::splat(-SCALE * self.window[2 * n + 1]);
         }
     }
 
     #[inline(always)]
-    fn point(&self, k: usize) -> Bin {
+    fn point(&self, k: usize) -> Bin<L> {
         self.points[usize::from(self.place[k % POINTS])]
     }
 
     /// Decimation in frequency, in place: the result lies at digit-reversed places.
     #[inline(always)]
-    fn transform<I: Isa>(&mut self) {
+    fn transform(&mut self) {
         let mut quarter = POINTS / 4;
         while quarter > 0 {
             let stride = POINTS / 4 / quarter;
             for group in (0..POINTS).step_by(4 * quarter) {
                 for k in 0..quarter {
-                    self.butterfly::<I>(group + k, quarter, k * stride);
+                    self.butterfly(group + k, quarter, k * stride);
                 }
             }
             quarter /= 4;
@@ -149,21 +149,21 @@ impl Fourier {
     }
 
     #[inline(always)]
-    fn butterfly<I: Isa>(&mut self, at: usize, quarter: usize, turn: usize) {
+    fn butterfly(&mut self, at: usize, quarter: usize, turn: usize) {
         let places = [at, at + quarter, at + 2 * quarter, at + 3 * quarter];
-        let [p0, p1, p2, p3] = places.map(|place| self.points[place]);
+        let [p0, p1, p2, p3] = [self.points[places[0]], self.points[places[1]], self.points[places[2]], self.points[places[3]]];
         let (even, odd) = (p0.plus(p2), p0.minus(p2));
         let (sum, gap) = (p1.plus(p3), p1.minus(p3).quarter_turn_back());
         self.points[places[0]] = even.plus(sum);
-        self.points[places[1]] = odd.plus(gap).turned::<I>(self.twiddles[turn]);
-        self.points[places[2]] = even.minus(sum).turned::<I>(self.twiddles[2 * turn]);
-        self.points[places[3]] = odd.minus(gap).turned::<I>(self.twiddles[3 * turn]);
+        self.points[places[1]] = odd.plus(gap).turned(self.twiddles[turn]);
+        self.points[places[2]] = even.minus(sum).turned(self.twiddles[2 * turn]);
+        self.points[places[3]] = odd.minus(gap).turned(self.twiddles[3 * turn]);
     }
 }
 
 /// The first and the last bin of real samples have no imaginary part; a mask may have given them one.
 #[inline(always)]
-fn real_at_ends(spectrum: &[Bin], k: usize) -> Bin {
+fn real_at_ends<L: Lanes>(spectrum: &[Bin<L>], k: usize) -> Bin<L> {
     let bin = spectrum[k];
-    if k == 0 || k == BINS - 1 { Bin { re: bin.re, im: Lanes::ZERO } } else { bin }
+    if k == 0 || k == BINS - 1 { Bin { re: bin.re, im: L::ZERO } } else { bin }
 }

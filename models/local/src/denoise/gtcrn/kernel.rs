@@ -1,29 +1,31 @@
 //! The network compiled once for each instruction set, chosen when it starts.
 #![allow(unsafe_code)] // calls of #[target_feature] functions, each behind the check of the processor
 
-use super::lanes::Isa;
 use super::network::Network;
 use super::slot::Group;
 use super::weights::Weights;
+use crate::lanes::Plain;
+#[cfg(target_arch = "x86_64")]
+use crate::lanes::{Avx2, Avx512};
 
 /// The network for this processor.
 pub(super) enum Kernel {
     #[cfg(target_arch = "x86_64")]
-    Avx512(Box<Wide>),
+    Avx512(Box<Wide<Avx512>>),
     #[cfg(target_arch = "x86_64")]
-    Avx2(Box<Narrow>),
+    Avx2(Box<Narrow<Avx2>>),
     /// The target's own instructions: NEON, SSE2.
-    Portable(Box<Narrow>),
+    Portable(Box<Narrow<Plain>>),
     /// The weights as AVX-512 reads them, for processors without it.
     #[cfg(test)]
-    PortableWide(Box<Wide>),
+    PortableWide(Box<Wide<Plain>>),
 }
 
 /// Blocks for 32 vector registers that each hold all lanes.
 #[cfg(any(target_arch = "x86_64", test))]
-type Wide = Network<8>;
+type Wide<L> = Network<L, 8>;
 /// Blocks for registers that hold half or a quarter of the lanes.
-type Narrow = Network<4>;
+type Narrow<L> = Network<L, 4>;
 
 impl Kernel {
     pub(super) fn new(weights: Weights) -> Self {
@@ -69,33 +71,21 @@ impl Kernel {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the variant is only made when the processor has AVX2 and FMA
             Self::Avx2(network) => unsafe { run_avx2(network, group) },
-            Self::Portable(network) => network.run::<Portable>(group),
+            Self::Portable(network) => network.run(group),
             #[cfg(test)]
-            Self::PortableWide(network) => network.run::<Portable>(group),
+            Self::PortableWide(network) => network.run(group),
         }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-fn run_avx512(network: &mut Wide, group: &mut Group<'_>) {
-    network.run::<Fused>(group);
+fn run_avx512(network: &mut Wide<Avx512>, group: &mut Group<'_>) {
+    network.run(group);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn run_avx2(network: &mut Narrow, group: &mut Group<'_>) {
-    network.run::<Fused>(group);
-}
-
-#[cfg(target_arch = "x86_64")]
-struct Fused;
-#[cfg(target_arch = "x86_64")]
-impl Isa for Fused {
-    const FUSED: bool = true;
-}
-
-struct Portable;
-impl Isa for Portable {
-    const FUSED: bool = cfg!(target_arch = "aarch64"); // part of its base instruction set
+fn run_avx2(network: &mut Narrow<Avx2>, group: &mut Group<'_>) {
+    network.run(group);
 }

@@ -6,7 +6,7 @@
 
 use std::array;
 
-use super::lanes::{Isa, Lanes};
+use crate::lanes::Lanes;
 
 /// A layer's parameters: `weights[output * columns + column]`.
 pub(super) struct Layer {
@@ -25,7 +25,7 @@ impl Layer {
 /// What follows a product. A type rather than a closure, because only what is surely inlined has its caller's
 /// instruction set.
 pub(super) trait Activation: Copy {
-    fn of<I: Isa>(self, sum: Lanes) -> Lanes;
+    fn of<L: Lanes>(self, sum: L) -> L;
 }
 
 /// The sum as it is.
@@ -43,29 +43,29 @@ pub(super) struct Tanh;
 
 impl Activation for Linear {
     #[inline(always)]
-    fn of<I: Isa>(self, sum: Lanes) -> Lanes {
+    fn of<L: Lanes>(self, sum: L) -> L {
         sum
     }
 }
 
 impl Activation for Leaky {
     #[inline(always)]
-    fn of<I: Isa>(self, sum: Lanes) -> Lanes {
+    fn of<L: Lanes>(self, sum: L) -> L {
         sum.leaky(self.0)
     }
 }
 
 impl Activation for Sigmoid {
     #[inline(always)]
-    fn of<I: Isa>(self, sum: Lanes) -> Lanes {
-        sum.sigmoid::<I>()
+    fn of<L: Lanes>(self, sum: L) -> L {
+        sum.sigmoid()
     }
 }
 
 impl Activation for Tanh {
     #[inline(always)]
-    fn of<I: Isa>(self, sum: Lanes) -> Lanes {
-        sum.tanh::<I>()
+    fn of<L: Lanes>(self, sum: L) -> L {
+        sum.tanh()
     }
 }
 
@@ -91,21 +91,24 @@ impl<const O: usize> Dense<O> {
 
     /// The product with the windows one after another, then `activation`.
     #[inline(always)]
-    pub(super) fn apply<I: Isa, const N: usize>(&self, windows: [&[Lanes]; N], outputs: &mut [Lanes], activation: impl Activation) {
+    pub(super) fn apply<L: Lanes, const N: usize>(&self, windows: [&[L]; N], outputs: &mut [L], activation: impl Activation) {
         let blocks = self.bias.iter().zip(self.weights.chunks_exact(self.columns));
         for ((bias, mut weights), outputs) in blocks.zip(outputs.as_chunks_mut::<O>().0) {
-            let mut sums: [Lanes; O] = array::from_fn(|output| Lanes::splat(bias[output]));
+            let mut sums = [L::ZERO; O];
+            for output in 0..O {
+                sums[output] = L::splat(bias[output]);
+            }
             for window in windows {
                 let (here, later) = weights.split_at(window.len());
                 for (input, weights) in window.iter().zip(here) {
                     for output in 0..O {
-                        sums[output] = sums[output].plus_product::<I>(weights[output], input);
+                        sums[output] = sums[output].plus_product(weights[output], input);
                     }
                 }
                 weights = later;
             }
             for output in 0..O {
-                outputs[output] = activation.of::<I>(sums[output]);
+                outputs[output] = activation.of(sums[output]);
             }
         }
     }
@@ -139,15 +142,15 @@ impl<const O: usize, const H: usize> Gru<O, H> {
 
     /// One step: `hidden` becomes the new state.
     #[inline(always)]
-    pub(super) fn step<I: Isa>(&self, input: &[Lanes], hidden: &mut [Lanes]) {
-        let [mut update, mut reset, mut candidate, mut recurrent] = [[Lanes::ZERO; H]; 4];
-        self.update.apply::<I, 2>([input, hidden], &mut update, Sigmoid);
-        self.reset.apply::<I, 2>([input, hidden], &mut reset, Sigmoid);
-        self.candidate.apply::<I, 1>([input], &mut candidate, Linear);
-        self.recurrent.apply::<I, 1>([hidden], &mut recurrent, Linear);
+    pub(super) fn step<L: Lanes>(&self, input: &[L], hidden: &mut [L]) {
+        let [mut update, mut reset, mut candidate, mut recurrent] = [[L::ZERO; H]; 4];
+        self.update.apply([input, hidden], &mut update, Sigmoid);
+        self.reset.apply([input, hidden], &mut reset, Sigmoid);
+        self.candidate.apply([input], &mut candidate, Linear);
+        self.recurrent.apply([hidden], &mut recurrent, Linear);
         for (unit, hidden) in hidden.iter_mut().enumerate() {
-            let new = candidate[unit].plus_product_of::<I>(&reset[unit], &recurrent[unit]).tanh::<I>();
-            *hidden = new.plus_product_of::<I>(&update[unit], &(*hidden - new));
+            let new = candidate[unit].plus_product_of(&reset[unit], &recurrent[unit]).tanh();
+            *hidden = new.plus_product_of(&update[unit], &(*hidden - new));
         }
     }
 }

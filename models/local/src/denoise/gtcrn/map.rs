@@ -1,45 +1,45 @@
 //! Bands of channels of lanes, with empty bands around them for the convolutions to reach into.
 #![allow(clippy::inline_always)] // only what is inlined into a function gets that function's instruction set
 
-use super::lanes::Lanes;
+use crate::lanes::Lanes;
 
 /// Empty bands on either side, for the longest reach.
 pub(super) const PAD: usize = 3;
 
 /// `C` channels of each band: `cells[(PAD + band) * C + channel]`.
-pub(super) struct Map<const C: usize> {
-    cells: Vec<Lanes>,
+pub(super) struct Map<L, const C: usize> {
+    cells: Vec<L>,
 }
 
-impl<const C: usize> Map<C> {
+impl<L: Lanes, const C: usize> Map<L, C> {
     pub(super) fn new(bands: usize) -> Self {
-        Self { cells: vec![Lanes::ZERO; (bands + 2 * PAD) * C] }
+        Self { cells: vec![L::ZERO; (bands + 2 * PAD) * C] }
     }
 
     #[inline(always)]
-    pub(super) fn row(&self, band: usize) -> &[Lanes] {
+    pub(super) fn row(&self, band: usize) -> &[L] {
         self.around(band, 0, 1)
     }
 
     #[inline(always)]
-    pub(super) fn row_mut(&mut self, band: usize) -> &mut [Lanes] {
+    pub(super) fn row_mut(&mut self, band: usize) -> &mut [L] {
         &mut self.cells[(PAD + band) * C..][..C]
     }
 
     /// So many bands from `before` below this one on; `before` is at most [`PAD`].
     #[inline(always)]
-    pub(super) fn around(&self, band: usize, before: usize, bands: usize) -> &[Lanes] {
+    pub(super) fn around(&self, band: usize, before: usize, bands: usize) -> &[L] {
         &self.cells[(PAD + band - before) * C..][..bands * C]
     }
 
     /// All bands without the empty ones.
     #[inline(always)]
-    pub(super) fn inner(&self) -> &[Lanes] {
+    pub(super) fn inner(&self) -> &[L] {
         &self.cells[PAD * C..self.cells.len() - PAD * C]
     }
 
     #[inline(always)]
-    pub(super) fn inner_mut(&mut self) -> &mut [Lanes] {
+    pub(super) fn inner_mut(&mut self) -> &mut [L] {
         let end = self.cells.len() - PAD * C;
         &mut self.cells[PAD * C..end]
     }

@@ -8,12 +8,12 @@
 
 use super::block::Block;
 use super::fourier::{BINS, Bin, FRAME, Fourier};
-use super::lanes::{Isa, Lanes};
 use super::layers::{Dense, Leaky, Tanh};
 use super::map::{Map, PAD};
 use super::path::Path;
 use super::slot::Group;
 use super::weights::{Bands, CHANNELS, HALF, HIGH_BINS, MIDDLE, Weights};
+use crate::lanes::Lanes;
 
 /// Bands that the network sees.
 pub(super) const BANDS: usize = 129;
@@ -27,40 +27,40 @@ const FEATURES: usize = 3;
 const POWER_FLOOR: f32 = 1e-12;
 
 /// The network with weights in blocks of `O` outputs, and room for one group of lanes.
-pub(super) struct Network<const O: usize> {
-    fourier: Fourier,
+pub(super) struct Network<L, const O: usize> {
+    fourier: Fourier<L>,
     join: Bands,
     spread: Bands,
     first: [Dense<O>; 3],
     first_slope: f32,
     second: [Dense<O>; 2],
     second_slope: f32,
-    encoder: [Block<O>; 3],
-    paths: [Path<O>; 2],
-    decoder: [Block<O>; 3],
+    encoder: [Block<L, O>; 3],
+    paths: [Path<L, O>; 2],
+    decoder: [Block<L, O>; 3],
     widen: [[Dense<O>; 2]; 2],
     widen_slope: f32,
     mask: [Dense<2>; 2],
-    room: Room,
+    room: Room<L>,
 }
 
 /// What a frame leaves on its way.
-struct Room {
-    samples: Vec<Lanes>,
-    spectrum: Vec<Bin>,
-    features: Map<FEATURES>,
-    wide: Map<CHANNELS>,
+struct Room<L> {
+    samples: Vec<L>,
+    spectrum: Vec<Bin<L>>,
+    features: Map<L, FEATURES>,
+    wide: Map<L, CHANNELS>,
     /// What each step of the encoder hands on; the decoder adds them again.
-    encoded: [Map<CHANNELS>; 4],
-    middle: Map<CHANNELS>,
-    decoded: Map<CHANNELS>,
-    widened: Map<CHANNELS>,
+    encoded: [Map<L, CHANNELS>; 4],
+    middle: Map<L, CHANNELS>,
+    decoded: Map<L, CHANNELS>,
+    widened: Map<L, CHANNELS>,
     /// The mask over bands, then over bins.
-    bands: Vec<[Lanes; 2]>,
-    mask: Vec<[Lanes; 2]>,
+    bands: Vec<[L; 2]>,
+    mask: Vec<[L; 2]>,
 }
 
-impl<const O: usize> Network<O> {
+impl<L: Lanes, const O: usize> Network<L, O> {
     pub(super) fn new(weights: Weights) -> Self {
         let pair = |layers: &[_; 2]| layers.each_ref().map(Dense::new);
         // rows of history that the blocks before one keep
@@ -90,29 +90,29 @@ impl<const O: usize> Network<O> {
 
     /// The next frame of every member of the group.
     #[inline(always)]
-    pub(super) fn run<I: Isa>(&mut self, group: &mut Group<'_>) {
+    pub(super) fn run(&mut self, group: &mut Group<'_>) {
         group.gather(|slot| slot.frame(), &mut self.room.samples);
-        self.fourier.forward::<I>(&self.room.samples, &mut self.room.spectrum);
-        self.take_features::<I>();
-        self.encode::<I>(group);
-        self.decode::<I>(group);
-        self.spread_mask::<I>();
-        group.mix::<I>(&mut self.room.spectrum, &mut self.room.mask);
-        self.fourier.backward::<I>(&self.room.spectrum, &mut self.room.samples);
+        self.fourier.forward(&self.room.samples, &mut self.room.spectrum);
+        self.take_features();
+        self.encode(group);
+        self.decode(group);
+        self.spread_mask();
+        group.mix(&mut self.room.spectrum, &mut self.room.mask);
+        self.fourier.backward(&self.room.spectrum, &mut self.room.samples);
         group.finish(&self.room.samples);
     }
 
     #[inline(always)]
-    fn take_features<I: Isa>(&mut self) {
+    fn take_features(&mut self) {
         let Room { spectrum, features, .. } = &mut self.room;
         for (band, bin) in spectrum[..LOW_BANDS].iter().enumerate() {
-            features.row_mut(band).copy_from_slice(&features_of::<I>(bin));
+            features.row_mut(band).copy_from_slice(&features_of(bin));
         }
         for (band, (first, weights)) in self.join.0.iter().enumerate() {
-            let mut sums = [Lanes::ZERO; FEATURES];
+            let mut sums = [L::ZERO; FEATURES];
             for (bin, weight) in spectrum[LOW_BANDS + first..].iter().zip(weights) {
-                for (sum, value) in sums.iter_mut().zip(features_of::<I>(bin)) {
-                    *sum = sum.plus_product::<I>(*weight, &value);
+                for (sum, value) in sums.iter_mut().zip(features_of(bin)) {
+                    *sum = sum.plus_product(*weight, &value);
                 }
             }
             features.row_mut(LOW_BANDS + band).copy_from_slice(&sums);
@@ -120,7 +120,7 @@ impl<const O: usize> Network<O> {
     }
 
     #[inline(always)]
-    fn encode<I: Isa>(&mut self, group: &mut Group<'_>) {
+    fn encode(&mut self, group: &mut Group<'_>) {
         let Room { features, wide, encoded, middle, .. } = &mut self.room;
         let [at_start, between, at_end] = &self.first;
         for band in 0..WIDE {
@@ -129,32 +129,32 @@ impl<const O: usize> Network<O> {
                 band if band == WIDE - 1 => at_end,
                 _ => between,
             };
-            layer.apply::<I, 1>([features.around(2 * band, 3, 7)], wide.row_mut(band), Leaky(self.first_slope));
+            layer.apply([features.around(2 * band, 3, 7)], wide.row_mut(band), Leaky(self.first_slope));
         }
         for band in 0..MIDDLE {
             let seen = wide.around(2 * band, 2, 5).as_chunks::<HALF>().0;
             for (half, layer) in self.second.iter().enumerate() {
-                let windows: [&[Lanes]; 5] = std::array::from_fn(|tap| &seen[2 * tap + half][..]);
+                let windows: [&[L]; 5] = [&seen[half], &seen[2 + half], &seen[4 + half], &seen[6 + half], &seen[8 + half]];
                 let output = &mut encoded[0].row_mut(band)[half * HALF..][..HALF];
-                layer.apply::<I, 5>(windows, output, Leaky(self.second_slope));
+                layer.apply(windows, output, Leaky(self.second_slope));
             }
         }
         for (step, block) in self.encoder.iter_mut().enumerate() {
             let (before, after) = encoded.split_at_mut(step + 1);
-            block.run::<I>(step, group, &before[step], &mut after[0]);
+            block.run(step, group, &before[step], &mut after[0]);
         }
         middle.copy_from(&encoded[3]);
         for (step, path) in self.paths.iter_mut().enumerate() {
-            path.run::<I>(step, group, middle);
+            path.run(step, group, middle);
         }
     }
 
     #[inline(always)]
-    fn decode<I: Isa>(&mut self, group: &mut Group<'_>) {
+    fn decode(&mut self, group: &mut Group<'_>) {
         let Room { wide, encoded, middle, decoded, widened, bands, .. } = &mut self.room;
         for (step, block) in self.decoder.iter_mut().enumerate() {
             middle.add(&encoded[3 - step]);
-            block.run::<I>(3 + step, group, middle, decoded);
+            block.run(3 + step, group, middle, decoded);
             std::mem::swap(middle, decoded);
         }
         middle.add(&encoded[0]);
@@ -166,28 +166,28 @@ impl<const O: usize> Network<O> {
                 let layer = &self.widen[half][odd];
                 let activation = Leaky(self.widen_slope);
                 if odd == 0 {
-                    layer.apply::<I, 3>([&seen[half], &seen[2 + half], &seen[4 + half]], output, activation);
+                    layer.apply([&seen[half], &seen[2 + half], &seen[4 + half]], output, activation);
                 } else {
-                    layer.apply::<I, 2>([&seen[half], &seen[2 + half]], output, activation);
+                    layer.apply([&seen[half], &seen[2 + half]], output, activation);
                 }
             }
         }
         widened.add(wide);
         for (band, mask) in bands.iter_mut().enumerate() {
             let odd = band % 2;
-            self.mask[odd].apply::<I, 1>([widened.around(band / 2, 1 - odd, 3 - odd)], mask, Tanh);
+            self.mask[odd].apply([widened.around(band / 2, 1 - odd, 3 - odd)], mask, Tanh);
         }
     }
 
     #[inline(always)]
-    fn spread_mask<I: Isa>(&mut self) {
+    fn spread_mask(&mut self) {
         let Room { bands, mask, .. } = &mut self.room;
         mask[..LOW_BANDS].copy_from_slice(&bands[..LOW_BANDS]);
         for (mask, (first, weights)) in mask[LOW_BANDS..].iter_mut().zip(&self.spread.0) {
-            *mask = [Lanes::ZERO; 2];
+            *mask = [L::ZERO; 2];
             for (band, weight) in bands[LOW_BANDS + first..].iter().zip(weights) {
                 for (sum, value) in mask.iter_mut().zip(band) {
-                    *sum = sum.plus_product::<I>(*weight, value);
+                    *sum = sum.plus_product(*weight, value);
                 }
             }
         }
@@ -195,16 +195,16 @@ impl<const O: usize> Network<O> {
 }
 
 #[inline(always)]
-fn features_of<I: Isa>(bin: &Bin) -> [Lanes; FEATURES] {
-    let power = (bin.re * bin.re).plus_product_of::<I>(&bin.im, &bin.im);
-    [power.map(|power| (power + POWER_FLOOR).sqrt()), bin.re, bin.im]
+fn features_of<L: Lanes>(bin: &Bin<L>) -> [L; FEATURES] {
+    let power = (bin.re * bin.re).plus_product_of(&bin.im, &bin.im);
+    [(power + L::splat(POWER_FLOOR)).sqrt(), bin.re, bin.im]
 }
 
-impl Room {
+impl<L: Lanes> Room<L> {
     fn new() -> Self {
         const { assert!(LOW_BANDS + HIGH_BINS == BINS && PAD >= 3) };
         Self {
-            samples: vec![Lanes::ZERO; FRAME],
+            samples: vec![L::ZERO; FRAME],
             spectrum: vec![Bin::ZERO; BINS],
             features: Map::new(BANDS),
             wide: Map::new(WIDE),
@@ -212,8 +212,8 @@ impl Room {
             middle: Map::new(MIDDLE),
             decoded: Map::new(MIDDLE),
             widened: Map::new(WIDE),
-            bands: vec![[Lanes::ZERO; 2]; BANDS],
-            mask: vec![[Lanes::ZERO; 2]; BINS],
+            bands: vec![[L::ZERO; 2]; BANDS],
+            mask: vec![[L::ZERO; 2]; BINS],
         }
     }
 }

@@ -8,8 +8,8 @@ use voiced_core::frame::{HEARD_LEN, HeardFrame};
 
 use super::control::{Bounds, Control, Powers};
 use super::fourier::{Bin, FRAME, HOP};
-use super::lanes::{Isa, LANES, Lanes};
 use super::weights::{CHANNELS, MIDDLE};
+use crate::lanes::{LANES, Lanes};
 
 /// Samples by which the sound is delayed: a hop that the window looks ahead, and the longest that 10 ms frames wait for
 /// the next hop of 16 ms.
@@ -151,25 +151,25 @@ pub(super) struct Group<'a> {
 
 impl Group<'_> {
     /// Puts what each member has into its lane.
-    #[inline(always)]
-    pub(super) fn gather(&self, from: impl Fn(&Slot) -> &[f32], to: &mut [Lanes]) {
+    #[inline(never)] // AVX-512 would scatter one number at a time, which takes longer than plain stores
+    pub(super) fn gather<L: Lanes>(&self, from: impl Fn(&Slot) -> &[f32], to: &mut [L]) {
         // piece by piece: a piece of all lanes stays in the nearest cache
         for (piece, to) in to.chunks_mut(LANES).enumerate() {
             for (lane, &slot) in self.members.iter().take(LANES).enumerate() {
                 for (to, value) in to.iter_mut().zip(&from(&self.slots[slot])[piece * LANES..]) {
-                    to.0[lane] = *value;
+                    to.array_mut()[lane] = *value;
                 }
             }
         }
     }
 
     /// Puts each lane into what its member has.
-    #[inline(always)]
-    pub(super) fn scatter(&mut self, from: &[Lanes], to: impl Fn(&mut Slot) -> &mut [f32]) {
+    #[inline(never)] // as above
+    pub(super) fn scatter<L: Lanes>(&mut self, from: &[L], to: impl Fn(&mut Slot) -> &mut [f32]) {
         for (piece, from) in from.chunks(LANES).enumerate() {
             for (lane, &slot) in self.members.iter().take(LANES).enumerate() {
                 for (from, value) in from.iter().zip(&mut to(&mut self.slots[slot])[piece * LANES..]) {
-                    *value = from.0[lane];
+                    *value = from.array()[lane];
                 }
             }
         }
@@ -177,36 +177,36 @@ impl Group<'_> {
 
     /// Applies the mask as far as each call's control lets it.
     #[inline(always)]
-    pub(super) fn mix<I: Isa>(&mut self, spectrum: &mut [Bin], mask: &mut [[Lanes; 2]]) {
-        let [mut heard, mut left, mut taken] = [Lanes::ZERO; 3];
+    pub(super) fn mix<L: Lanes>(&mut self, spectrum: &mut [Bin<L>], mask: &mut [[L; 2]]) {
+        let [mut heard, mut left, mut taken] = [L::ZERO; 3];
         for (bin, [re, im]) in spectrum.iter().zip(mask.iter_mut()) {
-            *re = *re - Lanes::splat(1.0); // from here on: what is added
-            let power = (bin.re * bin.re).plus_product_of::<I>(&bin.im, &bin.im);
-            let added = (*re * *re).plus_product_of::<I>(im, im);
-            let kept = added + re.map(|re| 1.0 + 2.0 * re);
+            *re = *re - L::splat(1.0); // from here on: what is added
+            let power = (bin.re * bin.re).plus_product_of(&bin.im, &bin.im);
+            let added = (*re * *re).plus_product_of(im, im);
+            let kept = added + L::splat(1.0).plus_product(2.0, re);
             heard = heard + power;
-            left = left.plus_product_of::<I>(&power, &kept);
-            taken = taken.plus_product_of::<I>(&power, &added);
+            left = left.plus_product_of(&power, &kept);
+            taken = taken.plus_product_of(&power, &added);
         }
-        let mut share = Lanes::ZERO;
+        let mut share = L::ZERO;
         for (lane, &slot) in self.members.iter().take(LANES).enumerate() {
-            let powers = Powers { heard: heard.0[lane], left: left.0[lane], taken: taken.0[lane] };
+            let powers = Powers { heard: heard.array()[lane], left: left.array()[lane], taken: taken.array()[lane] };
             let slot = &mut self.slots[slot];
-            share.0[lane] = slot.control.share(slot.bounds, powers);
+            share.array_mut()[lane] = slot.control.share(slot.bounds, powers);
         }
         for (bin, [re, im]) in spectrum.iter_mut().zip(mask) {
             let (re, im) = (*re * share, *im * share);
             let real = (bin.re * re - bin.im * im) + bin.re;
-            bin.im = (bin.im * re).plus_product_of::<I>(&bin.re, &im) + bin.im;
+            bin.im = (bin.im * re).plus_product_of(&bin.re, &im) + bin.im;
             bin.re = real;
         }
     }
 
     /// Adds the frame to what is finished.
-    #[inline(always)]
-    pub(super) fn finish(&mut self, samples: &[Lanes]) {
+    #[inline(never)] // as above
+    pub(super) fn finish<L: Lanes>(&mut self, samples: &[L]) {
         for (lane, &slot) in self.members.iter().take(LANES).enumerate() {
-            self.slots[slot].finish(|n| samples[n].0[lane]);
+            self.slots[slot].finish(|n| samples[n].array()[lane]);
         }
     }
 }
