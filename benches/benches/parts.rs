@@ -1,4 +1,4 @@
-//! What one call costs, part by part: crossing a ring, a line's messages, the codecs, hearing a room, a change of rate, voice activity,
+//! What one call costs, part by part: a line's messages, the codecs, hearing a room, a change of rate, voice activity,
 //! noise cancellation.
 #![allow(missing_docs)] // divan names the benches by their functions
 
@@ -31,16 +31,6 @@ use voiced_twilio::untrusted::Line;
 
 fn main() {
     divan::main();
-}
-
-#[divan::bench]
-fn ring_packet_in_and_out(bencher: Bencher<'_, '_>) {
-    let (mut rim, mut audio) = rtrb::RingBuffer::new(64);
-    let packet = Packet::new(Codec::Mulaw, 0, 0, &[0; 160]).expect("20 ms fit a packet");
-    bencher.bench_local(|| {
-        rim.push(black_box(packet)).expect("there is room");
-        audio.pop().expect("there is a packet")
-    });
 }
 
 /// A telephone's message, from the bytes on its socket to its packet, by our own reader.

@@ -143,7 +143,7 @@ impl Caller {
         if (tick as usize + self.number).is_multiple_of(2) {
             let sound = &self.talk[self.sequence as usize % ROUND_PACKETS];
             if let Some(packet) = Packet::new(self.codec, self.sequence, self.sequence * 20, sound) {
-                let _ = self.port.packets.push(packet);
+                let _ = self.port.packets.push(&packet);
             }
             self.sequence += 1;
         }
@@ -157,7 +157,7 @@ impl Caller {
                 _ => {}
             }
         }
-        while let Ok(item) = self.port.outgoing.pop() {
+        while let Some(item) = self.port.outgoing.pop() {
             if let ToLine::Mark(number) = item {
                 let _ = self.port.commands.push(Command::Mark(number));
             }
@@ -167,13 +167,13 @@ impl Caller {
 
     fn answer(&mut self) {
         while let Some((turn, chunks)) = self.reply
-            && !self.port.speech.is_full()
+            && self.port.speech.has_room()
         {
             let over = chunks == REPLY_CHUNKS;
             let len = if self.codec == Codec::Opus { ENCODED_LEN } else { PACKET_LEN };
             let hum: [i16; ENCODED_LEN] = std::array::from_fn(|n| HUM[n % HUM.len()]);
             let (end, sound) = if over { (ChunkEnd::Reply, &[][..]) } else { (ChunkEnd::Nothing, &hum[..len]) };
-            let _ = self.port.speech.push(SpeechChunk::new(turn, 0, end, sound));
+            let _ = self.port.speech.push(&SpeechChunk::new(turn, 0, end, sound));
             self.reply = (!over).then_some((turn, chunks + 1));
         }
     }

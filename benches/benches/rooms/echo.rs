@@ -89,13 +89,13 @@ async fn echo_through(mut port: CallPort, room: Room, mut events: mpsc::Receiver
                 Some(RoomEvent::TrackSubscribed { track, .. }) => {
                     let Ok(mut guest) = port.join(GUEST, Codec::Opus) else { continue };
                     let _ = port.commands.push(Command::Guest { id: GUEST, to_caller: true, to_agent: false }); // a fresh call's ring is empty
-                    room.listen(&track.sid, Box::new(move |packet| _ = guest.packets.push(packet)));
+                    room.listen(&track.sid, Box::new(move |packet| _ = guest.packets.push(&packet)));
                 }
                 Some(_) => {}
                 None => return,
             },
             () = bell.rung() => {
-                while let Ok(out) = port.outgoing.pop() {
+                while let Some(out) = port.outgoing.pop() {
                     if let ToLine::Audio(packet) = out {
                         room.send(0, packet);
                     }

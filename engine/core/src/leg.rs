@@ -42,6 +42,16 @@ impl SpeechChunk {
         Self { turn, phrase, end, len: len as u16, samples }
     }
 
+    /// The same of samples that come one by one.
+    pub fn of(turn: TurnId, phrase: u32, end: ChunkEnd, sound: impl ExactSizeIterator<Item = i16>) -> Self {
+        let len = sound.len().min(CHUNK_LEN_MAX);
+        let mut samples = [0; CHUNK_LEN_MAX];
+        for (sample, given) in samples.iter_mut().zip(sound) {
+            *sample = given;
+        }
+        Self { turn, phrase, end, len: len as u16, samples }
+    }
+
     /// The sound, mono 16-bit at the leg's rate.
     pub fn samples(&self) -> &[i16] {
         &self.samples[..usize::from(self.len)]

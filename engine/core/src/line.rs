@@ -17,6 +17,10 @@ pub enum FromLine {
     Gone(Gone),
 }
 
+/// Where a line's reader puts the caller's packets, so that they reach the audio thread without waking the call's task;
+/// false where there was no room for one.
+pub type PacketSink = Box<dyn FnMut(&Packet) -> bool + Send>;
+
 /// Why a line ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Gone {

@@ -9,7 +9,6 @@ mod tools;
 use std::sync::Arc;
 use std::time::Instant;
 
-use rtrb::Consumer;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Duration, sleep};
 use voiced_core::conversation::{Action, Conversation, Input, TurnTiming};
@@ -24,7 +23,7 @@ use voiced_events::deliver::unix_ms;
 use voiced_events::outbox::Outbox;
 use voiced_models_remote::llm::Llm;
 use voiced_models_remote::tts::Tts;
-use voiced_rt::{CallPort, GuestPort};
+use voiced_rt::{CallPort, GuestPort, SoundConsumer};
 
 use crate::agent::Agent;
 use crate::flight::Flight;
@@ -221,7 +220,7 @@ impl Call {
     async fn take_in(&mut self, from: FromLine) {
         match from {
             FromLine::Audio(packet) => {
-                if self.port.packets.push(packet).is_err() {
+                if self.port.packets.push(&packet).is_err() {
                     self.context.metrics.packets_dropped.add(1);
                 }
             }
@@ -281,23 +280,22 @@ impl Call {
             self.hearing.turn(&event);
             self.apply(Input::Leg(event)).await;
         }
-        while let Some(Ok(packet)) = self.port.agent.as_mut().map(Consumer::pop) {
+        while let Some(packet) = self.port.agent.as_mut().and_then(SoundConsumer::pop) {
             self.tap(Side::Agent, &packet);
         }
         self.left_over = false;
-        while let Ok(item) = self.port.outgoing.peek().copied() {
-            match self.to.try_send(item) {
-                Ok(()) => self.stuck_since = None,
-                Err(mpsc::error::TrySendError::Full(_)) => {
-                    if self.stuck_since.get_or_insert_with(Instant::now).elapsed() > LINE_STUCK_MAX {
-                        self.apply(Input::Gone(Gone::Lost)).await;
-                    }
-                    self.left_over = true;
-                    return;
+        while !self.port.outgoing.is_empty() {
+            if self.to.capacity() == 0 && !self.to.is_closed() {
+                if self.stuck_since.get_or_insert_with(Instant::now).elapsed() > LINE_STUCK_MAX {
+                    self.apply(Input::Gone(Gone::Lost)).await;
                 }
-                Err(mpsc::error::TrySendError::Closed(_)) => {}
+                self.left_over = true;
+                return;
             }
-            let _ = self.port.outgoing.pop();
+            let Some(item) = self.port.outgoing.pop() else { return };
+            if self.to.try_send(item).is_ok() {
+                self.stuck_since = None;
+            }
             // a room's line is the agent alone already, in real time
             if let (ToLine::Audio(packet), None) = (&item, &self.port.agent) {
                 self.tap(Side::Agent, packet);
@@ -307,7 +305,7 @@ impl Call {
 
     /// What came from the caller and what the leg has heard of it, to speech to text.
     fn take_ear(&mut self) {
-        while let Ok(packet) = self.port.line.pop() {
+        while let Some(packet) = self.port.line.pop() {
             self.hearing.packet(packet.payload());
             self.tap(Side::Caller, &packet);
         }

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use rtrb::Producer;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use voiced_core::conversation::{Input, Spoken};
@@ -14,6 +13,7 @@ use voiced_core::model::{LlmRequest, TtsEvent};
 use voiced_core::resample::Resampler;
 use voiced_models_remote::llm::Llm;
 use voiced_models_remote::tts::{Tts, TtsInput, TtsSession};
+use voiced_rt::SoundProducer;
 
 /// Turns with a reply under way: the one being heard, the guess after it, and one more while they change over.
 const REPLIES_MAX: usize = 4;
@@ -32,7 +32,8 @@ struct Reply {
     voice: Option<mpsc::Sender<TtsInput>>,
     resampler: Resampler,
     pending: Vec<i16>,
-    chunks: VecDeque<SpeechChunk>,
+    kept: VecDeque<Kept>,
+    samples: VecDeque<i16>,
     released: bool,
     phrases: Option<u32>,
     phrases_done: u32,
@@ -45,6 +46,13 @@ impl Drop for Reply {
             task.abort();
         }
     }
+}
+
+/// A chunk that waits: so many of the samples.
+struct Kept {
+    phrase: u32,
+    end: ChunkEnd,
+    samples: usize,
 }
 
 /// All replies of one call.
@@ -123,7 +131,7 @@ impl Replies {
                 let whole = reply.pending.len() / frame * frame;
                 let mut sound = std::mem::take(&mut reply.pending);
                 for piece in sound[..whole].chunks(frame) {
-                    reply.keep(SpeechChunk::new(turn, phrase, ChunkEnd::Nothing, piece));
+                    reply.keep(phrase, ChunkEnd::Nothing, piece);
                 }
                 sound.drain(..whole);
                 reply.pending = sound;
@@ -131,9 +139,9 @@ impl Replies {
             }
             TtsEvent::PhraseDone(phrase) => {
                 let rest = std::mem::take(&mut reply.pending);
-                reply.keep(SpeechChunk::new(turn, phrase, ChunkEnd::Phrase, &rest));
+                reply.keep(phrase, ChunkEnd::Phrase, &rest);
                 reply.phrases_done = phrase + 1;
-                reply.finish(turn);
+                reply.finish();
                 Spoken::PhraseDone(phrase)
             }
             TtsEvent::Failed(reason) => Spoken::Failed(reason),
@@ -148,7 +156,7 @@ impl Replies {
             let _ = voice.try_send(TtsInput::End); // a voice that is gone needs no end
         }
         reply.phrases = Some(phrases);
-        reply.finish(turn);
+        reply.finish();
     }
 
     /// What was kept of the reply, and all that follows, may go to the leg.
@@ -164,16 +172,17 @@ impl Replies {
     }
 
     /// Hands the leg as much released sound as its ring takes; true when some is left.
-    pub fn hand_over(&mut self, speech: &mut Producer<SpeechChunk>) -> bool {
-        for reply in self.by_turn.values_mut().filter(|reply| reply.released) {
-            while !speech.is_full()
-                && let Some(chunk) = reply.chunks.pop_front()
+    pub fn hand_over(&mut self, speech: &mut SoundProducer<SpeechChunk>) -> bool {
+        for (turn, reply) in self.by_turn.iter_mut().filter(|(_, reply)| reply.released) {
+            while speech.has_room()
+                && let Some(Kept { phrase, end, samples }) = reply.kept.pop_front()
             {
-                let _ = speech.push(chunk); // room was just seen, and only we push
+                // room was just seen, and only we push
+                let _ = speech.push(&SpeechChunk::of(*turn, phrase, end, reply.samples.drain(..samples)));
             }
         }
-        self.by_turn.retain(|_, reply| !(reply.released && reply.complete && reply.chunks.is_empty()));
-        self.by_turn.values().any(|reply| reply.released && !reply.chunks.is_empty())
+        self.by_turn.retain(|_, reply| !(reply.released && reply.complete && reply.kept.is_empty()));
+        self.by_turn.values().any(|reply| reply.released && !reply.kept.is_empty())
     }
 
     fn start(&mut self, turn: TurnId, attempt: u32, tts_rate_hz: u32) -> TurnId {
@@ -183,7 +192,8 @@ impl Replies {
             voice: None,
             resampler: Resampler::new(tts_rate_hz, self.rate.hz()),
             pending: Vec::new(),
-            chunks: VecDeque::new(),
+            kept: VecDeque::new(),
+            samples: VecDeque::new(),
             released: false,
             phrases: None,
             phrases_done: 0,
@@ -198,17 +208,17 @@ impl Replies {
 }
 
 impl Reply {
-    #[allow(clippy::large_types_passed_by_value)] // made for the queue, moved into it
-    fn keep(&mut self, chunk: SpeechChunk) {
-        if self.chunks.len() < CHUNKS_MAX {
-            self.chunks.push_back(chunk);
+    fn keep(&mut self, phrase: u32, end: ChunkEnd, sound: &[i16]) {
+        if self.kept.len() < CHUNKS_MAX {
+            self.samples.extend(sound);
+            self.kept.push_back(Kept { phrase, end, samples: sound.len() });
         }
     }
 
-    fn finish(&mut self, turn: TurnId) {
+    fn finish(&mut self) {
         if !self.complete && self.phrases.is_some_and(|phrases| self.phrases_done >= phrases) {
             self.complete = true;
-            self.chunks.push_back(SpeechChunk::new(turn, self.phrases_done.saturating_sub(1), ChunkEnd::Reply, &[]));
+            self.kept.push_back(Kept { phrase: self.phrases_done.saturating_sub(1), end: ChunkEnd::Reply, samples: 0 });
         }
     }
 }

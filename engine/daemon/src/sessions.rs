@@ -6,15 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::ensure;
-use rtrb::Producer;
 use serde::Serialize;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use voiced_core::frame::Rate;
 use voiced_core::leg::LegSettings;
-use voiced_core::line::Gone;
-use voiced_core::packet::Packet;
+use voiced_core::line::{Gone, PacketSink};
 use voiced_events::deliver::unix_ms;
 use voiced_events::outbox::Outbox;
 use voiced_models_remote::stt::SttFeed;
@@ -75,7 +73,7 @@ pub struct NewCall {
 pub struct Taken {
     pub task: JoinHandle<()>,
     /// For who brings the packets.
-    pub packets: Option<Producer<Packet>>,
+    pub packets: Option<PacketSink>,
 }
 
 struct Live {
@@ -277,7 +275,7 @@ impl Switchboard for Desk {
         })
     }
 
-    fn connected(&self, incoming: IncomingCall, line: LineIo) -> Result<Option<Producer<Packet>>, Refused> {
+    fn connected(&self, incoming: IncomingCall, line: LineIo) -> Result<Option<PacketSink>, Refused> {
         let sessions = &self.sessions;
         let agent = sessions.agents.agent(sessions.agents.profile(), Rate::Hz8000).map_err(|error| {
             tracing::error!(call_sid = incoming.call_sid, error = format!("{error:#}"), "call refused: its agent cannot be made");

@@ -12,10 +12,14 @@ use voiced_core::id::GuestId;
 use voiced_core::mix;
 use voiced_core::packet::{Codec, Packet};
 
+use crate::sound_ring::{self, SoundConsumer, SoundProducer};
+
 /// Guests that one call hears at once: a supervisor and a few colleagues; more is a conference, mixed elsewhere.
 pub const GUESTS_MAX: usize = 4;
 /// A guest's packets: 32 × 20 ms; its ear keeps 400 ms at most.
 const PACKETS_MAX: usize = 32;
+/// Bytes of 20 ms of Opus at 128 kb/s.
+const PACKET_BYTES: usize = 320;
 
 /// Why a guest was not let in.
 #[derive(Debug, thiserror::Error)]
@@ -33,13 +37,13 @@ pub struct GuestPort {
     /// Who it is in the call's commands.
     pub id: GuestId,
     /// The guest's packets in.
-    pub packets: Producer<Packet>,
+    pub packets: SoundProducer<Packet>,
 }
 
 /// A guest on the audio thread.
 pub(crate) struct Guest {
     id: GuestId,
-    packets: Consumer<Packet>,
+    packets: SoundConsumer<Packet>,
     ear: Ear,
     to_caller: bool,
     to_agent: bool,
@@ -54,7 +58,7 @@ enum Ear {
 impl Guest {
     /// Makes both ends; nobody hears the guest yet.
     pub(crate) fn open(id: GuestId, codec: Codec) -> Result<(GuestPort, Box<Self>), OpusError> {
-        let (packets_in, packets) = RingBuffer::new(PACKETS_MAX);
+        let (packets_in, packets) = sound_ring::open(PACKETS_MAX, PACKET_BYTES);
         let ear = match codec {
             Codec::Mulaw => {
                 let mut hear = Hear::new();
@@ -73,7 +77,7 @@ impl Guest {
 
     /// Hears 10 ms; false when the guest is silent and only its line's noise would be heard.
     fn hear(&mut self, frame: &mut HeardFrame) -> bool {
-        while let Ok(packet) = self.packets.pop() {
+        while let Some(packet) = self.packets.pop() {
             match &mut self.ear {
                 Ear::Line(ear) => ear.receive(&packet),
                 Ear::Room(ear) => ear.receive(&packet),
@@ -136,6 +140,12 @@ impl Guests {
             if place.as_ref().is_some_and(|guest| guest.is_gone()) {
                 Self::let_go(&mut self.going, place);
             }
+        }
+        // one look is all that most calls need
+        if self.coming.is_empty() {
+            return;
+        }
+        for place in &mut self.here {
             if place.is_none() {
                 *place = self.coming.pop().ok();
             }

@@ -16,6 +16,7 @@ mod judge;
 mod meter;
 mod port;
 mod realtime;
+mod sound_ring;
 mod worker;
 
 pub use bell::Bell;
@@ -25,4 +26,5 @@ pub use hearing::{Hearing, HearingReading};
 pub use judge::Judge;
 pub use meter::{Meter, MeterReading, STAGES, Shed, Stage, TICK_BUCKETS_US};
 pub use port::{CallPort, PortSettings};
+pub use sound_ring::{Full, Piece, SoundConsumer, SoundProducer};
 pub use worker::{Worker, WorkerLink};

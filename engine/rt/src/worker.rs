@@ -225,13 +225,13 @@ impl Worker {
                 }
             }
             while slot.leg.speech_room_ms() >= CHUNK_MS
-                && let Ok(chunk) = port.speech.pop()
+                && let Some(chunk) = port.speech.pop()
             {
                 slot.leg.speech(&chunk);
             }
-            while let Ok(packet) = port.packets.pop() {
+            while let Some(packet) = port.packets.pop() {
                 slot.leg.receive(&packet);
-                if port.line.push(packet).is_err() {
+                if !port.give_back(&packet) {
                     self.meter.ring_full();
                 }
             }
@@ -327,7 +327,7 @@ impl Worker {
             let SlotPort { outgoing, events, .. } = &mut *port;
             let meter = &self.meter;
             let mut line = |item| {
-                if outgoing.push(item).is_err() {
+                if outgoing.push(&item).is_err() {
                     meter.ring_full();
                 }
             };
@@ -340,7 +340,7 @@ impl Worker {
             slot.leg.speak(now, &mut line, &mut emit);
             if let Some(agent) = &mut port.agent {
                 slot.leg.speak_alone(now, &mut |packet| {
-                    if agent.push(packet).is_err() {
+                    if agent.push(&packet).is_err() {
                         meter.ring_full();
                     }
                 });

@@ -119,7 +119,7 @@ fn four_loud_guests_stay_within_full_scale() {
     call.route(true, true);
     for _ in 0..50 {
         for (port, voice) in std::iter::once(&mut call.guest).chain(&mut ports).zip(&mut voices) {
-            port.packets.push(voice.packet(Some(0.9))).unwrap();
+            port.packets.push(&voice.packet(Some(0.9))).unwrap();
         }
         call.run(2, None);
     }
@@ -167,7 +167,7 @@ impl Call {
         for _ in 0..ticks {
             if self.now.is_multiple_of(2) {
                 if loud.is_some() {
-                    let _ = self.guest.packets.push(self.voice.packet(loud));
+                    let _ = self.guest.packets.push(&self.voice.packet(loud));
                 }
                 self.caller.send(self.interrupt);
             }
@@ -177,7 +177,7 @@ impl Call {
                 self.events.push(event);
             }
             self.caller.push_speech();
-            while let Ok(item) = self.caller.port.outgoing.pop() {
+            while let Some(item) = self.caller.port.outgoing.pop() {
                 match item {
                     ToLine::Audio(packet) => self.line.push(packet),
                     ToLine::Mark(number) => self.caller.command(Command::Mark(number)),
@@ -196,7 +196,7 @@ impl Call {
     /// What the room was sent.
     fn agent(&mut self, hz: f32) -> Sound {
         let agent = self.caller.port.agent.as_mut().unwrap();
-        Sound::of(&std::iter::from_fn(|| agent.pop().ok()).collect::<Vec<_>>(), hz)
+        Sound::of(&std::iter::from_fn(|| agent.pop()).collect::<Vec<_>>(), hz)
     }
 }
 

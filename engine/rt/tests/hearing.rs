@@ -12,7 +12,7 @@ fn a_lost_packet_is_told_of_while_the_call_lasts_and_counted_once_for_the_host()
     let mut caller = exchange.admit();
     for sequence in (0..50).filter(|&sequence| sequence != 20) {
         let packet = Packet::new(Codec::Mulaw, sequence, sequence * 20, &[0x7F; 160]).unwrap();
-        caller.port.packets.push(packet).unwrap();
+        caller.port.packets.push(&packet).unwrap();
         exchange.tick();
         exchange.tick();
     }

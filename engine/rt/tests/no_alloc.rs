@@ -38,7 +38,7 @@ fn the_tick_allocates_nothing_while_callers_come_talk_interrupt_and_go() {
             let Some(caller) = caller else { continue };
             act(caller, tick + 37 * number);
             guest_acts(caller, &mut guests[number], tick);
-            while caller.port.agent.as_mut().is_some_and(|agent| agent.pop().is_ok()) {
+            while caller.port.agent.as_mut().is_some_and(|agent| agent.pop().is_some()) {
                 alone += 1;
             }
             while let Some(event) = caller.next_event() {
@@ -82,7 +82,7 @@ fn guest_acts(caller: &mut Caller, guest: &mut Option<GuestPort>, tick: usize) {
             if let Some(guest) = guest {
                 let sequence = tick as u32 / 2;
                 let packet = voiced_core::packet::Packet::new(Codec::Mulaw, sequence, sequence * 20, &[0x20; 160]).expect("it fits");
-                let _ = guest.packets.push(packet);
+                let _ = guest.packets.push(&packet);
             }
         }
         200 => caller.command(Command::GuestLeft(ID)),

@@ -1,11 +1,9 @@
 //! The phone against the transport it is made for, over real sockets.
 
-use rtrb::Producer;
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
-use voiced_core::line::{FromLine, Gone, ToLine};
-use voiced_core::packet::Packet;
+use voiced_core::line::{FromLine, Gone, PacketSink, ToLine};
 use voiced_lab::phone::{CallError, CallScript, Outcome, Phone, PhoneEvent, PhoneSettings, Step};
 use voiced_twilio::{IncomingCall, LineIo, Refused, Secret, Switchboard, TwilioCounters, TwilioSettings, router};
 
@@ -27,7 +25,7 @@ impl Switchboard for EchoBoard {
         true
     }
 
-    fn connected(&self, call: IncomingCall, line: LineIo) -> Result<Option<Producer<Packet>>, Refused> {
+    fn connected(&self, call: IncomingCall, line: LineIo) -> Result<Option<PacketSink>, Refused> {
         assert_eq!((call.from.as_str(), call.to.as_str()), ("+15550001111", "+15552223333"));
         tokio::spawn(echo(self.0.clone(), line));
         Ok(None)

@@ -25,7 +25,6 @@ use frame::Received;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use open::Opened;
-use rtrb::Producer;
 use socket::{Ended, Socket};
 use sound::Splitter;
 use std::ops::ControlFlow;
@@ -33,8 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
-use voiced_core::line::{FromLine, Gone, ToLine};
-use voiced_core::packet::Packet;
+use voiced_core::line::{FromLine, Gone, PacketSink, ToLine};
 
 /// `GET /twilio/stream/{CallSid}`: checks the upgrade's signature and takes the socket.
 pub(crate) async fn upgrade(State(desk): State<Arc<Desk>>, Path(call_sid): Path<String>, OriginalUri(uri): OriginalUri, request: Request) -> Response {
@@ -163,7 +161,7 @@ struct Ear<'a> {
     allowance: Allowance,
     stream_sid: &'a str,
     from: &'a mpsc::Sender<FromLine>,
-    packets: Option<Producer<Packet>>,
+    packets: Option<PacketSink>,
     splitter: Splitter,
     sound: Vec<u8>,
 }
@@ -217,7 +215,7 @@ impl Ear<'_> {
                 let (from, packets, counters) = (self.from, &mut self.packets, self.counters);
                 let fresh = self.splitter.split(media.chunk, media.timestamp, &self.sound, |packet| {
                     let taken = match packets {
-                        Some(packets) => packets.push(packet).is_ok(),
+                        Some(packets) => packets(&packet),
                         None => from.capacity() > FROM_LINE_KEPT && from.try_send(FromLine::Audio(packet)).is_ok(),
                     };
                     if !taken {

@@ -7,14 +7,12 @@ use crate::{stream, webhook};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
-use rtrb::Producer;
 use std::collections::{BTreeMap, HashSet};
 use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
-use voiced_core::line::{FromLine, ToLine};
-use voiced_core::packet::Packet;
+use voiced_core::line::{FromLine, PacketSink, ToLine};
 
 /// The daemon, as this transport sees it.
 pub trait Switchboard: Send + Sync + 'static {
@@ -33,7 +31,7 @@ pub trait Switchboard: Send + Sync + 'static {
 
     /// A stream has started and its token holds: take the line. An error closes the stream. The caller's sound goes into
     /// the ring that is given back, so that no task wakes for a packet, or else into the line like everything else.
-    fn connected(&self, call: IncomingCall, line: LineIo) -> Result<Option<Producer<Packet>>, Refused>;
+    fn connected(&self, call: IncomingCall, line: LineIo) -> Result<Option<PacketSink>, Refused>;
 
     /// A call's status as Twilio reports it (`completed`, `failed`, …).
     fn status(&self, call_sid: &str, status: &str);

@@ -282,7 +282,7 @@ impl Bridge {
                     let _ = self.agent.listen(
                         &track.sid,
                         Box::new(move |packet| {
-                            let _ = port.packets.push(packet); // a call that is that far behind hears better without it
+                            let _ = port.packets.push(&packet); // a call that is that far behind hears better without it
                         }),
                     );
                 } else {

@@ -344,7 +344,7 @@ fn listen_too(room: &Room, live: &Live, sid: &str, mut pass: impl FnMut(Packet) 
             &sid,
             Box::new(move |packet| {
                 if let Some(packet) = pass(packet) {
-                    let _ = port.packets.push(packet); // a call that is that far behind hears better without it
+                    let _ = port.packets.push(&packet); // a call that is that far behind hears better without it
                 }
             }),
         );

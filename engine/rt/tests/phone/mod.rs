@@ -74,7 +74,7 @@ impl Caller {
     pub fn send(&mut self, loud: bool) -> bool {
         let packet = self.packet(loud);
         self.sequence += 1;
-        self.port.packets.push(packet).is_ok()
+        self.port.packets.push(&packet).is_ok()
     }
 
     /// The next 20 ms of noise or silence.
@@ -106,7 +106,7 @@ impl Caller {
     pub fn let_agent_speak(&mut self) -> usize {
         self.push_speech();
         let mut sent = 0;
-        while let Ok(item) = self.port.outgoing.pop() {
+        while let Some(item) = self.port.outgoing.pop() {
             match item {
                 ToLine::Audio(_) => sent += 1,
                 ToLine::Mark(number) => self.command(Command::Mark(number)),
@@ -119,13 +119,13 @@ impl Caller {
     /// The agent speaks as far as there is room.
     pub fn push_speech(&mut self) {
         while let Some((turn, chunks)) = self.reply
-            && !self.port.speech.is_full()
+            && self.port.speech.has_room()
         {
             let over = chunks == REPLY_CHUNKS;
             let end = if over { ChunkEnd::Reply } else { ChunkEnd::Nothing };
             let len = if self.room.is_some() { ENCODED_LEN } else { PACKET_LEN };
             let sound = &[1_000; ENCODED_LEN][..len];
-            let _ = self.port.speech.push(SpeechChunk::new(turn, 0, end, if over { &[] } else { sound }));
+            let _ = self.port.speech.push(&SpeechChunk::new(turn, 0, end, if over { &[] } else { sound }));
             self.reply = (!over).then_some((turn, chunks + 1));
         }
     }

@@ -8,15 +8,13 @@ use crate::message::{self, Count, Message, Start};
 use crate::switchboard::{Desk, IncomingCall, LineIo, Refused};
 use crate::token::{self, BadToken};
 use crate::webhook::{is_sid, now_s};
-use rtrb::Producer;
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use voiced_core::line::{FromLine, ToLine};
-use voiced_core::packet::Packet;
+use voiced_core::line::{FromLine, PacketSink, ToLine};
 
 /// A stream whose call has its line.
 pub(super) struct Opened {
@@ -24,7 +22,7 @@ pub(super) struct Opened {
     pub(super) from: mpsc::Sender<FromLine>,
     pub(super) to: mpsc::Receiver<ToLine>,
     /// Where the caller's sound goes, if not to `from`.
-    pub(super) packets: Option<Producer<Packet>>,
+    pub(super) packets: Option<PacketSink>,
     /// Held as long as the stream lives.
     pub(super) _live: Live,
 }

@@ -4,7 +4,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::{SinkExt, StreamExt};
 use hmac::{Hmac, KeyInit, Mac};
-use rtrb::Producer;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +15,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use url::form_urlencoded;
-use voiced_core::packet::Packet;
+use voiced_core::line::PacketSink;
 use voiced_twilio::{IncomingCall, LineIo, Refused, Secret, Switchboard, TwilioCounters, TwilioSettings, router};
 
 pub const CALL_SID: &str = "CA11111111111111111111111111111111";
@@ -46,7 +45,7 @@ impl Switchboard for Board {
         !self.full.load(Ordering::Relaxed)
     }
 
-    fn connected(&self, call: IncomingCall, line: LineIo) -> Result<Option<Producer<Packet>>, Refused> {
+    fn connected(&self, call: IncomingCall, line: LineIo) -> Result<Option<PacketSink>, Refused> {
         self.calls.send((call, line)).map(|()| None).map_err(|_| Refused)
     }
 
