@@ -78,6 +78,10 @@ impl Resampler {
 
     /// Converts 16-bit `input` and appends to `output`; for the rim, where allocation is allowed.
     pub fn process_i16(&mut self, input: &[i16], output: &mut Vec<i16>) {
+        if self.up == self.down {
+            output.extend_from_slice(input);
+            return;
+        }
         let mut converted = vec![0.0; self.output_len_max(BLOCK)];
         for block in input.chunks(BLOCK) {
             for (slot, &sample) in self.window[self.taps - 1..].iter_mut().zip(block) {

@@ -29,8 +29,6 @@ const POLL: Duration = Duration::from_millis(2);
 const ANSWER_MAX: f32 = 20.0;
 /// Share of a new inference in the time that one is expected to take.
 const NEWEST: f32 = 0.25;
-/// How far below the audio thread and the rim the judge runs: a tenth of their share where all want the core.
-const NICE: i32 = 10;
 
 /// A question about a slot's current call.
 pub(crate) struct Ask {
@@ -113,7 +111,7 @@ impl Judge {
     }
 
     pub(crate) fn run(mut self, stop: &Arc<AtomicBool>) {
-        realtime::step_back(NICE);
+        realtime::step_back();
         while !stop.load(Ordering::Relaxed) {
             self.step();
             std::thread::sleep(POLL);

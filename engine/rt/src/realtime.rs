@@ -1,6 +1,6 @@
 //! What the kernel can be asked for an audio thread: real-time priority, a core of its own, memory that is never paged
 //! out. Each is optional; a refusal is a warning that says what to do, never a failure.
-#![allow(unsafe_code)] // four libc calls without a safe wrapper in std
+#![allow(unsafe_code)] // four kinds of libc calls without a safe wrapper in std
 
 use std::io;
 
@@ -18,10 +18,12 @@ pub(crate) fn apply(priority: Option<u8>, core: Option<usize>) {
     }
 }
 
-/// Has the calling thread run below the others; every process may.
-pub(crate) fn step_back(nice: i32) {
-    // SAFETY: takes numbers only; on Linux `who` 0 is the calling thread.
-    if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) } != 0 {
+/// Has the calling thread run only while no other of the service wants the core, and leave it at once when one does;
+/// every process may. (A nice value is not enough: a woken thread waits for the slice of the one that runs.)
+pub(crate) fn step_back() {
+    let param = libc::sched_param { sched_priority: 0 };
+    // SAFETY: `param` lives across the call; pid 0 is the calling thread.
+    if unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const param) } != 0 {
         let error = io::Error::last_os_error();
         tracing::warn!(%error, "the end-of-turn model runs beside the calls instead of below them");
     }
