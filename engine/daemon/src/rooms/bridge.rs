@@ -34,6 +34,8 @@ const JOINS_MAX: u32 = 5;
 const JOIN_PAUSE: Duration = Duration::from_secs(3);
 /// A join that takes longer than this has failed.
 const JOIN_MAX: Duration = Duration::from_secs(10);
+/// Texts kept of people the server has not told of yet.
+const EARLY_MAX: usize = 8;
 /// Orders from the HTTP side that wait at most.
 pub const ORDERS_MAX: usize = 16;
 
@@ -81,6 +83,8 @@ struct Bridge {
     caller_identity: String,
     requests: mpsc::Sender<Request>,
     people: BTreeMap<String, Person>,
+    /// Who wrote, and what, before the server told of them: texts do not wait for that news.
+    early: Vec<(String, String)>,
     ordered: HashMap<String, SupervisorMode>,
     show: Show,
     /// The call's sound goes into these rooms as long as this is held.
@@ -131,6 +135,7 @@ impl Bridge {
             caller_identity,
             requests: call.requests.clone(),
             people: BTreeMap::new(),
+            early: Vec::new(),
             ordered: HashMap::new(),
             tapped: Arc::default(),
         };
@@ -194,8 +199,12 @@ impl Bridge {
             RoomEvent::ParticipantLeft { identity, .. } => self.left(&identity).await,
             RoomEvent::TrackSubscribed { identity, track } => self.hear(&identity, track).await,
             RoomEvent::TrackUnsubscribed { identity, .. } => self.unhear(&identity).await,
-            RoomEvent::Text { topic, from, text, complete: true, .. } if topic == "lk.chat" && self.people.contains_key(&from) => {
-                self.tell(Input::Whispered(text)).await;
+            RoomEvent::Text { topic, from, text, complete: true, .. } if topic == "lk.chat" => {
+                if self.people.contains_key(&from) {
+                    self.tell(Input::Whispered(text)).await;
+                } else if self.early.len() < EARLY_MAX {
+                    self.early.push((from, text));
+                }
             }
             RoomEvent::RpcRequest(request) => {
                 let _ = self.agent.answer_rpc(&request, Err(RpcError::unsupported_method())); // who asked gives up by time
@@ -217,6 +226,9 @@ impl Bridge {
         let known = self.people.entry(person.identity.clone()).or_insert(Person { chosen, mode, guest: None, track: None });
         known.chosen = chosen;
         let changed = std::mem::replace(&mut known.mode, mode) != mode;
+        for (_, text) in self.early.extract_if(.., |(from, _)| *from == person.identity).collect::<Vec<_>>() {
+            self.tell(Input::Whispered(text)).await;
+        }
         for track in person.tracks.iter().filter(|track| track.audio && track.source.is_voice()) {
             let _ = self.agent.subscribe(&track.sid, true); // a room that takes no requests is about to end
         }

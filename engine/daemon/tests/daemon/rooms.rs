@@ -224,7 +224,9 @@ async fn who_changes_the_microphone_is_heard_without_a_gap_and_not_twice() {
     let heard = hearing().await;
     // twice would be 150 more
     assert!(heard["packets"].as_u64().is_some_and(|packets| packets <= once + 20), "{heard} of {:?}", talk.sent);
-    assert_eq!((&heard["lost"], &heard["late"]), (&json!(0), &json!(0)), "{heard}");
+    // a change that is not followed loses ten or more; a busy machine may bring one or two late
+    let few = |what: &str| heard[what].as_u64().is_some_and(|packets| packets <= 3);
+    assert!(few("lost") && few("late"), "{heard}");
     assert_eq!(post(&host, "/session/end", json!({ "roomName": name })).await.0, 204);
 }
 
