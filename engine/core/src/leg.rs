@@ -36,10 +36,7 @@ pub enum ChunkEnd {
 impl SpeechChunk {
     /// Copies up to [`CHUNK_LEN_MAX`] samples in; the rest is the caller's error and is cut.
     pub fn new(turn: TurnId, phrase: u32, end: ChunkEnd, sound: &[i16]) -> Self {
-        let len = sound.len().min(CHUNK_LEN_MAX);
-        let mut samples = [0; CHUNK_LEN_MAX];
-        samples[..len].copy_from_slice(&sound[..len]);
-        Self { turn, phrase, end, len: len as u16, samples }
+        Self::of(turn, phrase, end, sound.iter().copied())
     }
 
     /// The same of samples that come one by one.

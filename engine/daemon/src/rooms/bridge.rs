@@ -202,7 +202,11 @@ impl Bridge {
             RoomEvent::Text { topic, from, text, complete: true, .. } if topic == "lk.chat" => {
                 if self.people.contains_key(&from) {
                     self.tell(Input::Whispered(text)).await;
-                } else if self.early.len() < EARLY_MAX {
+                } else {
+                    // who is no person, and so is never told of, must not keep others out
+                    if self.early.len() == EARLY_MAX {
+                        self.early.remove(0);
+                    }
                     self.early.push((from, text));
                 }
             }
