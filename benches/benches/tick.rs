@@ -76,7 +76,7 @@ fn measure(calls: usize, denoise: bool, codec: Codec) -> Result<String, Box<dyn 
             let due = start + Duration::from_millis(tick * TICK_MS);
             thread::sleep(due.saturating_duration_since(Instant::now()));
             while callers.len() < calls.min(1 + tick as usize) {
-                let Some(port) = link.admit(PortSettings { leg, ear: false }) else { break };
+                let Some(port) = link.admit(PortSettings { leg, ear: false, direct: false }) else { break };
                 callers.push(Caller::new(port, callers.len(), codec));
             }
             for caller in &mut callers {

@@ -64,7 +64,9 @@ pub async fn run(path: Path) -> Result<()> {
         tell("joined", json!({ "room": room.name() }));
         match &engine {
             None => tokio::spawn(echo_packets(room, events)),
-            Some(engine) => tokio::spawn(echo_through(engine.admit(PortSettings { leg: LegSettings::new(Rate::Hz48000), ear: false })?, room, events)),
+            Some(engine) => {
+                tokio::spawn(echo_through(engine.admit(PortSettings { leg: LegSettings::new(Rate::Hz48000), ear: false, direct: false })?, room, events))
+            }
         };
     }
     tokio::task::spawn_blocking(until_told).await?;
@@ -94,7 +96,7 @@ async fn echo_through(mut port: CallPort, room: Room, mut events: mpsc::Receiver
                 Some(_) => {}
                 None => return,
             },
-            () = bell.rung() => {
+            _ = bell.rung() => {
                 while let Some(out) = port.outgoing.pop() {
                     if let ToLine::Audio(packet) = out {
                         room.send(0, packet);

@@ -92,7 +92,7 @@ impl Leg {
     pub fn admit(&mut self, settings: LegSettings) {
         self.settings = settings;
         self.now = MediaTime(0);
-        self.hear.reset(settings.rate);
+        self.hear.reset();
         self.dtmf.reset();
         self.keys = Keys::default();
         self.gather = Gather::new();
@@ -174,7 +174,7 @@ impl Leg {
     pub fn window(&mut self, cleaned: &HeardFrame) -> Option<&[f32; VAD_WINDOW]> {
         self.turns.frame(self.now, cleaned);
         self.gather.push(cleaned, self.now + TICK_MS);
-        (self.settings.vad_enabled && self.gather.end.is_some()).then_some(&self.gather.window)
+        self.gather.window().filter(|_| self.settings.vad_enabled)
     }
 
     /// Third step: who has the floor now. `probability` is that of the window given in this tick, `verdict` an answer
@@ -328,28 +328,32 @@ struct HangUp {
 
 /// Frames on their way into windows.
 struct Gather {
+    /// A window that is complete stays in front until the next frame comes.
     samples: [f32; VAD_WINDOW + HEARD_LEN],
     len: usize,
-    window: [f32; VAD_WINDOW],
     /// End of the window that this tick completed.
     end: Option<MediaTime>,
 }
 
 impl Gather {
     const fn new() -> Self {
-        Self { samples: [0.0; VAD_WINDOW + HEARD_LEN], len: 0, window: [0.0; VAD_WINDOW], end: None }
+        Self { samples: [0.0; VAD_WINDOW + HEARD_LEN], len: 0, end: None }
     }
 
     fn push(&mut self, frame: &HeardFrame, heard_until: MediaTime) {
+        if let Some(beyond) = self.len.checked_sub(VAD_WINDOW) {
+            self.samples.copy_within(VAD_WINDOW..self.len, 0);
+            self.len = beyond;
+        }
         self.samples[self.len..self.len + HEARD_LEN].copy_from_slice(frame);
         self.len += HEARD_LEN;
-        self.end = None;
-        if self.len >= VAD_WINDOW {
-            self.window.copy_from_slice(&self.samples[..VAD_WINDOW]);
-            self.samples.copy_within(VAD_WINDOW..self.len, 0);
-            self.len -= VAD_WINDOW;
-            self.end = Some(MediaTime(heard_until.since(MediaTime((self.len / HEARD_PER_MS) as u64))));
-        }
+        let beyond = self.len.checked_sub(VAD_WINDOW);
+        self.end = beyond.map(|beyond| MediaTime(heard_until.since(MediaTime((beyond / HEARD_PER_MS) as u64))));
+    }
+
+    /// The window that ends at `end`.
+    fn window(&self) -> Option<&[f32; VAD_WINDOW]> {
+        self.end.and_then(|_| self.samples.first_chunk())
     }
 }
 

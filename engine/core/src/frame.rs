@@ -36,6 +36,18 @@ pub const FRAME_LEN_MAX: usize = Rate::Hz48000.frame_len();
 /// Samples in a frame at 16 kHz, the rate at which models hear.
 pub const HEARD_LEN: usize = Rate::Hz16000.frame_len();
 
+/// Energy of a sound: the sum of its squares. Summed sixteen by sixteen: one after the other each addition waits for the last.
+pub fn energy(sound: &[f32]) -> f32 {
+    let mut sums = [0.0f32; 16];
+    let (whole, rest) = sound.as_chunks::<16>();
+    for samples in whole {
+        for (sum, sample) in sums.iter_mut().zip(samples) {
+            *sum += sample * sample;
+        }
+    }
+    sums.iter().sum::<f32>() + rest.iter().map(|sample| sample * sample).sum::<f32>()
+}
+
 /// What the models hear: 10 ms of mono f32 at 16 kHz, full scale ±1.
 pub type HeardFrame = [f32; HEARD_LEN];
 

@@ -18,7 +18,7 @@ pub mod sequence;
 pub mod stretch;
 pub mod target;
 
-use crate::frame::{FRAME_LEN_MAX, HeardFrame, Rate};
+use crate::frame::{HeardFrame, Rate};
 use crate::packet::{Codec, Packet};
 use crate::resample::Resampler;
 use conceal::Conceal;
@@ -51,14 +51,11 @@ pub struct HearCounters {
     pub target_ms: u32,
 }
 
-/// The ear of one leg. Allocates in [`Hear::new`] only.
+/// The ear of a telephone's leg: mu-law at 8 kHz. Allocates in [`Hear::new`] only.
 pub struct Hear {
-    rate: Rate,
     jitter: Jitter,
     conceal: Conceal,
-    /// To 16 kHz, from 8, 24 and 48 kHz.
-    resamplers: [Resampler; 3],
-    frame: [f32; FRAME_LEN_MAX],
+    to_16_khz: Resampler,
     counters: HearCounters,
 }
 
@@ -69,34 +66,28 @@ impl Default for Hear {
 }
 
 impl Hear {
-    /// An ear for callers of any rate, at first 8 kHz.
+    /// An ear that has heard nothing.
     pub fn new() -> Self {
-        let to_heard = |from: Rate| Resampler::new(from.hz(), Rate::Hz16000.hz());
         Self {
-            rate: Rate::Hz8000,
             jitter: Jitter::new(),
-            conceal: Conceal::new(),
-            resamplers: [to_heard(Rate::Hz8000), to_heard(Rate::Hz24000), to_heard(Rate::Hz48000)],
-            frame: [0.0; FRAME_LEN_MAX],
+            conceal: Conceal::new(Rate::Hz8000),
+            to_16_khz: Resampler::new(Rate::Hz8000.hz(), Rate::Hz16000.hz()),
             counters: HearCounters::default(),
         }
     }
 
-    /// Makes ready for a new call at `rate`, without allocation.
-    pub fn reset(&mut self, rate: Rate) {
-        self.rate = rate;
-        self.jitter.reset(rate);
-        self.conceal.reset(rate);
-        for resampler in &mut self.resamplers {
-            resampler.reset();
-        }
+    /// Makes ready for a new call, without allocation.
+    pub fn reset(&mut self) {
+        self.jitter.reset();
+        self.conceal.reset();
+        self.to_16_khz.reset();
         self.counters = HearCounters::default();
     }
 
     /// Takes a packet, in whatever order it comes.
     pub fn receive(&mut self, packet: &Packet) {
         self.counters.received = self.counters.received.saturating_add(1);
-        if packet.codec == Codec::Mulaw && packet.codec.rate() == self.rate {
+        if packet.codec == Codec::Mulaw {
             self.jitter.insert(packet, &mut self.counters);
         } else {
             self.counters.foreign = self.counters.foreign.saturating_add(1);
@@ -105,21 +96,12 @@ impl Hear {
 
     /// Gives the next 10 ms; to be called once per tick.
     pub fn tick(&mut self, heard: &mut HeardFrame) {
-        let len = self.rate.frame_len();
-        self.take_frame();
-        if self.jitter.should_skip(self.conceal.is_quiet(&self.frame[..len])) {
-            self.blend_next_frame();
+        let mut frame = [0.0; FRAME_LEN];
+        self.take_frame(&mut frame);
+        if self.jitter.may_skip() && self.jitter.should_skip(self.conceal.is_quiet(&frame)) {
+            self.blend_next_frame(&mut frame);
         }
-        let frame = &self.frame[..len];
-        match self.rate {
-            Rate::Hz8000 => self.resamplers[0].process(frame, heard),
-            Rate::Hz16000 => {
-                heard.copy_from_slice(frame);
-                len
-            }
-            Rate::Hz24000 => self.resamplers[1].process(frame, heard),
-            Rate::Hz48000 => self.resamplers[2].process(frame, heard),
-        };
+        self.to_16_khz.process(&frame, heard);
     }
 
     /// The caller's sound that is waiting now, in ms: the delay that hearing adds, besides [`Hear::filter_delay_ms`].
@@ -129,12 +111,7 @@ impl Hear {
 
     /// The delay of the conversion to 16 kHz, in ms.
     pub fn filter_delay_ms(&self) -> f64 {
-        match self.rate {
-            Rate::Hz8000 => self.resamplers[0].delay_ms(),
-            Rate::Hz16000 => 0.0,
-            Rate::Hz24000 => self.resamplers[1].delay_ms(),
-            Rate::Hz48000 => self.resamplers[2].delay_ms(),
-        }
+        self.to_16_khz.delay_ms()
     }
 
     /// What happened so far.
@@ -143,13 +120,12 @@ impl Hear {
     }
 
     /// Fills the frame with waiting sound, and with made-up sound where there is none.
-    fn take_frame(&mut self) {
-        let len = self.rate.frame_len();
+    fn take_frame(&mut self, frame: &mut [f32; FRAME_LEN]) {
         self.jitter.begin_tick();
         let mut filled = 0;
         let mut concealed = false;
-        while filled < len {
-            let rest = &mut self.frame[filled..len];
+        while filled < FRAME_LEN {
+            let rest = &mut frame[filled..];
             filled += match self.jitter.take(rest, &mut self.counters) {
                 Taken::Sound(taken) => {
                     self.conceal.learn(&mut rest[..taken]);
@@ -166,23 +142,22 @@ impl Hear {
         if concealed {
             self.counters.concealed_frames = self.counters.concealed_frames.saturating_add(1);
         } else {
-            self.conceal.follow_noise(&self.frame[..len]);
+            self.conceal.follow_noise(frame);
         }
     }
 
     /// Wins back one frame of delay: slides from the frame at hand into the one after it.
-    fn blend_next_frame(&mut self) {
-        let len = self.rate.frame_len();
-        let mut earlier = [0.0; FRAME_LEN_MAX];
-        earlier[..len].copy_from_slice(&self.frame[..len]);
+    fn blend_next_frame(&mut self, frame: &mut [f32; FRAME_LEN]) {
+        let earlier = *frame;
         self.jitter.skipped();
-        self.take_frame();
-        for (index, (sample, earlier)) in self.frame[..len].iter_mut().zip(&earlier).enumerate() {
-            let weight = index as f32 / len as f32;
+        self.take_frame(frame);
+        for (index, (sample, earlier)) in frame.iter_mut().zip(earlier).enumerate() {
+            let weight = index as f32 / FRAME_LEN as f32;
             *sample = earlier * (1.0 - weight) + *sample * weight;
         }
         self.counters.skipped_ms = self.counters.skipped_ms.saturating_add(FRAME_MS);
     }
 }
 
+const FRAME_LEN: usize = Rate::Hz8000.frame_len();
 const FRAME_MS: u32 = crate::time::TICK_MS as u32;

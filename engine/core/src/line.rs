@@ -2,6 +2,8 @@
 
 use crate::packet::Packet;
 use serde::{Deserialize, Serialize};
+use std::task::{Context, Poll};
+use std::time::Instant;
 
 /// From the caller's side. A transport sends these in order.
 #[allow(clippy::large_enum_variant)] // nearly every item is sound, and rings must hold it without allocation
@@ -20,6 +22,20 @@ pub enum FromLine {
 /// Where a line's reader puts the caller's packets, so that they reach the audio thread without waking the call's task;
 /// false where there was no room for one.
 pub type PacketSink = Box<dyn FnMut(&Packet) -> bool + Send>;
+
+/// Where a line's writer takes what goes to the caller, without waking the call's task.
+pub type LineSource = Box<dyn FnMut(&mut Context<'_>) -> Poll<Said> + Send>;
+
+/// Something for the caller's side, and what tells how long it took to get there.
+#[derive(Clone, Copy, Debug)]
+pub struct Said {
+    /// What goes there.
+    pub what: ToLine,
+    /// When the audio thread said it.
+    pub said_at: Instant,
+    /// With the first sound of a reply: when it could have been said at the earliest, by the turn's end and the voice.
+    pub due_at: Option<Instant>,
+}
 
 /// Why a line ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

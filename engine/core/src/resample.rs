@@ -7,7 +7,12 @@
 //! begins at half of the lower rate and lies 70 dB down. The filter is symmetric, so it delays every frequency alike, by
 //! [`Resampler::delay_ms`]; the delay is that of [`SPAN`] / 2 samples of the lower rate.
 
+mod run;
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
 use crate::codec::{f32_from_sample, sample_from_f32};
+use run::{RUN, add_run};
 
 /// Length of the filter in samples of the lower rate: 48 reach from 0.84 to 1.0 of the lower Nyquist frequency, so that
 /// telephone speech (up to 3.4 kHz at 8 kHz) passes, for 3 ms of delay at 8 kHz and 1.5 ms at 16 kHz.
@@ -23,10 +28,12 @@ pub struct Resampler {
     down: usize,
     taps: usize,
     /// `up` sub-filters of `taps` coefficients, oldest input first; each dealt out like the input, where that is.
-    phases: Box<[f32]>,
+    phases: Arc<[f32]>,
     /// The last `taps - 1` samples, then the block being worked on.
     window: Box<[f32]>,
-    /// The window dealt out: `down` lanes of equal length; none where a block has too few samples of a phase.
+    side_by_side: bool,
+    /// The window dealt out: `down` lanes of equal length; none where there is one lane, the window itself, or where a block
+    /// has too few samples of a phase.
     lanes: Box<[f32]>,
     /// Input samples of the next block to pass over before the next output sample.
     ahead: usize,
@@ -40,19 +47,14 @@ impl Resampler {
         let (from_hz, to_hz) = (from_hz.max(1), to_hz.max(1));
         let shared = gcd(from_hz, to_hz);
         let (up, down) = ((to_hz / shared) as usize, (from_hz / shared) as usize);
-        let side_by_side = BLOCK / down >= RUN;
+        let side_by_side = BLOCK / down >= SIDE_BY_SIDE_MIN;
         // longer where the input is the faster side; as many for each lane, or a multiple of the dot product's sums
-        let multiple = if side_by_side { down } else { RUN };
+        let multiple = if side_by_side { down } else { SUMS };
         let taps = if up == down { 1 } else { (SPAN * down.max(up)).div_ceil(up).next_multiple_of(multiple) };
-        let mut phases = if up == down { vec![1.0].into() } else { design(up, down, taps) };
-        if side_by_side {
-            let straight = phases.clone();
-            straight.chunks_exact(taps).zip(phases.chunks_exact_mut(taps)).for_each(|(from, to)| deal(from, down, to));
-        }
-        let window = vec![0.0; taps - 1 + BLOCK].into_boxed_slice();
         // a whole run may be read past the last sample
-        let lanes = vec![0.0; if side_by_side { down * (window.len().div_ceil(down) + RUN) } else { 0 }].into_boxed_slice();
-        Self { from_hz, up, down, taps, phases, window, lanes, ahead: 0, phase: 0 }
+        let window = vec![0.0; taps - 1 + BLOCK + RUN].into_boxed_slice();
+        let lanes = vec![0.0; if side_by_side && down > 1 { down * (window.len().div_ceil(down) + RUN) } else { 0 }].into_boxed_slice();
+        Self { from_hz, up, down, taps, phases: filter(up, down, taps, side_by_side), window, side_by_side, lanes, ahead: 0, phase: 0 }
     }
 
     /// How much later a sound comes out than it went in, in ms.
@@ -117,16 +119,19 @@ impl Resampler {
             let turned = self.phase + index * down;
             (&self.phases[turned % up * self.taps..][..self.taps], self.ahead + turned / up)
         };
-        if self.lanes.is_empty() {
+        if self.side_by_side {
+            if down > 1 {
+                deal(&self.window[..self.taps - 1 + len], down, &mut self.lanes);
+            }
+            let lanes = if down > 1 { &self.lanes } else { &self.window };
+            for first in 0..up.min(written) {
+                let (filter, oldest) = at(first);
+                convolve(filter, lanes, down, oldest, &mut output[first..], up);
+            }
+        } else {
             for (index, sample) in output.iter_mut().enumerate() {
                 let (filter, oldest) = at(index);
                 *sample = dot(filter, &self.window[oldest..][..self.taps]);
-            }
-        } else {
-            deal(&self.window[..self.taps - 1 + len], down, &mut self.lanes);
-            for first in 0..up.min(written) {
-                let (filter, oldest) = at(first);
-                convolve(filter, &self.lanes, down, oldest, &mut output[first..], up);
             }
         }
         let turned = self.phase + all * down;
@@ -139,10 +144,6 @@ impl Resampler {
 
 /// Deals `from` out to `down` lanes, which share `to`.
 fn deal(from: &[f32], down: usize, to: &mut [f32]) {
-    if down == 1 {
-        to[..from.len()].copy_from_slice(from);
-        return;
-    }
     for (lane, dealt) in to.chunks_exact_mut(to.len() / down).enumerate() {
         for (slot, &sample) in dealt.iter_mut().zip(from.iter().skip(lane).step_by(down)) {
             *slot = sample;
@@ -150,8 +151,8 @@ fn deal(from: &[f32], down: usize, to: &mut [f32]) {
     }
 }
 
-/// Output samples computed side by side: the sums stay in registers.
-const RUN: usize = 16;
+/// Output samples of a phase in a block from which on they are computed side by side.
+const SIDE_BY_SIDE_MIN: usize = 16;
 
 /// Every `up`-th sample of `output`, of which the first has its oldest input at `from` and each next one the next of its
 /// lane.
@@ -170,27 +171,45 @@ fn convolve(filter: &[f32], lanes: &[f32], down: usize, from: usize, output: &mu
     }
 }
 
-/// One sample: as many independent sums as fill the widest vectors.
+/// Independent sums of one sample: as many as fill the widest vectors.
+const SUMS: usize = 16;
+
+/// One sample.
 fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0.0f32; RUN];
-    for (a, b) in a.as_chunks::<RUN>().0.iter().zip(b.as_chunks::<RUN>().0) {
-        for at in 0..RUN {
+    let mut sums = [0.0f32; SUMS];
+    for (a, b) in a.as_chunks::<SUMS>().0.iter().zip(b.as_chunks::<SUMS>().0) {
+        for at in 0..SUMS {
             sums[at] += a[at] * b[at];
         }
     }
     sums.iter().sum()
 }
 
-/// Adds neighbours' sums of products. A function of its own: inlined, its loop is not made of whole vectors.
-#[inline(never)]
-fn add_run(taps: &[f32], inputs: &[f32], sums: &mut [f32; RUN]) {
-    let mut run = *sums;
-    for (tap, inputs) in taps.iter().zip(inputs.windows(RUN)) {
-        for (sum, input) in run.iter_mut().zip(inputs) {
-            *sum += tap * input;
-        }
+/// The filter of two rates.
+struct Filter {
+    up: usize,
+    down: usize,
+    phases: Weak<[f32]>,
+}
+
+/// Those in use, one copy for all calls: their own would not fit into the caches together.
+static FILTERS: Mutex<Vec<Filter>> = Mutex::new(Vec::new());
+
+fn filter(up: usize, down: usize, taps: usize, side_by_side: bool) -> Arc<[f32]> {
+    let mut filters = FILTERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = filters.iter().find(|filter| (filter.up, filter.down) == (up, down));
+    if let Some(phases) = known.and_then(|filter| filter.phases.upgrade()) {
+        return phases;
     }
-    *sums = run;
+    let mut phases = if up == down { vec![1.0].into() } else { design(up, down, taps) };
+    if side_by_side && down > 1 {
+        let straight = phases.clone();
+        straight.chunks_exact(taps).zip(phases.chunks_exact_mut(taps)).for_each(|(from, to)| deal(from, down, to));
+    }
+    let phases = Arc::from(phases);
+    filters.retain(|filter| filter.phases.strong_count() > 0);
+    filters.push(Filter { up, down, phases: Arc::downgrade(&phases) });
+    phases
 }
 
 /// The sub-filters of a low-pass at rate `from · up`, each scaled to pass a constant unchanged.

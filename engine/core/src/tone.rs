@@ -11,7 +11,7 @@
 use std::f64::consts::TAU;
 use std::sync::LazyLock;
 
-use crate::frame::{HEARD_LEN, HeardFrame, Rate};
+use crate::frame::{HEARD_LEN, HeardFrame, Rate, energy};
 
 /// Keys by low tone, then by high tone.
 const KEYS: [[char; 4]; 4] = [['1', '2', '3', 'A'], ['4', '5', '6', 'B'], ['7', '8', '9', 'C'], ['*', '0', '#', 'D']];
@@ -169,7 +169,7 @@ impl Bank {
     }
 
     fn block(&self, frame: &HeardFrame) -> Block {
-        let energy = frame.iter().map(|sample| sample * sample).sum();
+        let energy = energy(frame);
         if energy < QUIET_MAX {
             return Block { energy, ..Block::default() };
         }

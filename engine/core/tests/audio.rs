@@ -178,19 +178,13 @@ fn hear(ear: &mut Hear, arrivals: &[(u64, Packet)], ms: u64) -> Vec<f32> {
     heard
 }
 
-fn ear() -> Hear {
-    let mut ear = Hear::new();
-    ear.reset(Rate::Hz8000);
-    ear
-}
-
 fn steady(packets: u32) -> Vec<(u64, Packet)> {
     (0..packets).map(|n| (u64::from(n) * 20, packet(n, voice))).collect()
 }
 
 #[test]
 fn a_steady_caller_is_heard_at_once_and_unchanged() {
-    let mut ear = ear();
+    let mut ear = Hear::new();
     let heard = hear(&mut ear, &steady(100), 2_000);
     let counters = ear.counters();
     assert_eq!((counters.received, counters.concealed_frames, counters.lost, counters.skipped_ms), (100, 0, 0, 0));
@@ -210,7 +204,7 @@ fn duplicates_and_swapped_neighbours_change_nothing() {
     for (arrival, at) in mixed.iter_mut().zip(times) {
         arrival.0 = at;
     }
-    let (mut one, mut two) = (ear(), ear());
+    let (mut one, mut two) = (Hear::new(), Hear::new());
     assert_eq!(hear(&mut one, &plain, 960), hear(&mut two, &mixed, 960));
     assert_eq!(two.counters().duplicate, 50);
     assert_eq!(two.counters().lost + two.counters().late, 0);
@@ -220,11 +214,11 @@ fn duplicates_and_swapped_neighbours_change_nothing() {
 fn a_lost_packet_costs_its_own_length_only() {
     let mut arrivals = steady(100);
     arrivals.remove(50);
-    let mut ear = ear();
+    let mut ear = Hear::new();
     let heard = hear(&mut ear, &arrivals, 2_000);
     assert_eq!(ear.counters().lost, 1);
     assert_eq!(ear.counters().concealed_frames, 2);
-    let whole = hear(&mut self::ear(), &steady(100), 2_000);
+    let whole = hear(&mut self::Hear::new(), &steady(100), 2_000);
     let from = 16 * 1_060;
     assert_eq!(heard[from..], whole[from..], "what follows is in its place");
     let hole = &heard[16 * 1_006..16 * 1_016];
@@ -236,7 +230,7 @@ fn a_lost_packet_costs_its_own_length_only() {
 fn a_packet_after_its_moment_is_late_and_changes_nothing() {
     let mut arrivals = steady(60);
     let late = arrivals.remove(20).1;
-    let (mut one, mut two) = (ear(), ear());
+    let (mut one, mut two) = (Hear::new(), Hear::new());
     let without = hear(&mut one, &arrivals, 1_200);
     arrivals.insert(30, (620, late));
     assert_eq!(hear(&mut two, &arrivals, 1_200), without);
@@ -253,7 +247,7 @@ fn a_stalled_line_fades_and_its_burst_is_caught_up_in_the_next_pause() {
             (if (500..800).contains(&at) { 800 } else { at }, said)
         })
         .collect();
-    let mut ear = ear();
+    let mut ear = Hear::new();
     let heard = hear(&mut ear, &arrivals[..50], 1_000);
     assert_eq!(ear.waiting_ms(), 300, "nothing is thrown away while the caller speaks");
     let quiet = &heard[16 * 600..16 * 780];
@@ -267,7 +261,7 @@ fn a_stalled_line_fades_and_its_burst_is_caught_up_in_the_next_pause() {
 #[test]
 fn more_than_can_wait_drops_the_oldest() {
     let arrivals: Vec<_> = (0..100).map(|n| (0, packet(n, voice))).collect();
-    let mut ear = ear();
+    let mut ear = Hear::new();
     hear(&mut ear, &arrivals, 10);
     assert!((380..=400).contains(&ear.waiting_ms()));
     assert_eq!(ear.counters().dropped_ms, 1_600);
@@ -277,7 +271,7 @@ fn more_than_can_wait_drops_the_oldest() {
 fn a_sender_that_paused_its_stream_is_heard_at_once_again() {
     let mut arrivals = steady(20);
     arrivals.extend((100..120).map(|n| (u64::from(n) * 20, Packet::new(Codec::Mulaw, n - 80, n * 20, packet(n, voice).payload()).unwrap())));
-    let mut ear = ear();
+    let mut ear = Hear::new();
     hear(&mut ear, &arrivals, 2_400);
     assert!(ear.waiting_ms() <= 20);
     assert_eq!((ear.counters().lost, ear.counters().late, ear.counters().concealed_frames), (0, 0, 160));
@@ -292,7 +286,7 @@ fn ten_minutes_of_clock_drift_leave_the_delay_small() {
                 (at as u64, if n / 100 % 2 == 0 { packet(n, voice) } else { packet(n, hush) })
             })
             .collect();
-        let mut ear = ear();
+        let mut ear = Hear::new();
         hear(&mut ear, &arrivals, 599_000);
         let counters = ear.counters();
         assert!(ear.waiting_ms() <= 60, "{ppm} ppm: {} ms", ear.waiting_ms());
@@ -316,7 +310,7 @@ proptest! {
             })
             .collect();
         arrivals.sort_by_key(|(at, _)| *at);
-        let mut ear = ear();
+        let mut ear = Hear::new();
         hear(&mut ear, &arrivals, 3_000);
         prop_assert!(ear.waiting_ms() <= 440);
     }

@@ -61,8 +61,8 @@ pub enum Observed {
 pub struct Line {
     /// What comes from the caller; the last message is `Gone`.
     pub from: mpsc::Receiver<FromLine>,
-    /// What goes to the caller.
-    pub to: mpsc::Sender<ToLine>,
+    /// What goes to the caller; none where the line takes it from the audio thread.
+    pub to: Option<mpsc::Sender<ToLine>>,
 }
 
 /// Whose sound it is.
@@ -146,10 +146,14 @@ pub async fn run(context: CallContext, line: Line, port: CallPort, requests: Opt
     tokio::pin!(idle);
     let mut line_open = true;
     while !call.ended {
+        let mut woken_at = None;
         tokio::select! {
             // what comes most often and is bounded by the tick goes first: the others are not even looked at then
             biased;
-            () = bell.rung() => call.serve_leg().await,
+            at = bell.rung() => {
+                woken_at = Some(at);
+                call.serve_leg().await;
+            }
             from = from.recv(), if line_open => if let Some(from) = from {
                 call.take_in(from).await;
             } else {
@@ -157,7 +161,10 @@ pub async fn run(context: CallContext, line: Line, port: CallPort, requests: Opt
                 call.apply(Input::Gone(Gone::Lost)).await;
             },
             event = call.hearing.event() => call.hear(event).await,
-            Some(said) = said.recv() => call.said(said).await,
+            Some(said) = said.recv() => {
+                woken_at = Some(Instant::now());
+                call.said(said).await;
+            }
             request = next(&mut requests), if asked => match request {
                 Some(request) => call.asked(request).await,
                 None => asked = false,
@@ -170,8 +177,12 @@ pub async fn run(context: CallContext, line: Line, port: CallPort, requests: Opt
             }
             Ok(()) = drained.changed() => call.apply(Input::Drain).await,
         }
-        call.left_over |= call.replies.hand_over(&mut call.port.speech);
+        let handed = call.replies.hand_over(&mut call.port.speech);
+        call.left_over |= handed.leaves;
         let now = Instant::now();
+        if handed.begins {
+            call.port.reply_due(woken_at.unwrap_or(now));
+        }
         if now - ticked >= TICK {
             ticked = now;
             idle.as_mut().reset((now + TICK_MAX).into());
@@ -181,7 +192,9 @@ pub async fn run(context: CallContext, line: Line, port: CallPort, requests: Opt
             }
         }
     }
-    let _ = call.to.try_send(ToLine::HangUp); // a line that is gone needs none
+    if let Some(to) = &call.to {
+        let _ = to.try_send(ToLine::HangUp); // a line that is gone needs none
+    }
     drop(call);
     let _ = reporter.await; // the call's last event is on disk before its place is free
 }
@@ -199,7 +212,7 @@ struct Call {
     tools: ToolRunner,
     started: Instant,
     port: CallPort,
-    to: mpsc::Sender<ToLine>,
+    to: Option<mpsc::Sender<ToLine>>,
     hearing: Hearing,
     reports: mpsc::Sender<(u64, CallEventKind)>,
     ended: bool,
@@ -284,8 +297,9 @@ impl Call {
             self.tap(Side::Agent, &packet);
         }
         self.left_over = false;
+        let Some(to) = self.to.clone() else { return };
         while !self.port.outgoing.is_empty() {
-            if self.to.capacity() == 0 && !self.to.is_closed() {
+            if to.capacity() == 0 && !to.is_closed() {
                 if self.stuck_since.get_or_insert_with(Instant::now).elapsed() > LINE_STUCK_MAX {
                     self.apply(Input::Gone(Gone::Lost)).await;
                 }
@@ -293,7 +307,7 @@ impl Call {
                 return;
             }
             let Some(item) = self.port.outgoing.pop() else { return };
-            if self.to.try_send(item).is_ok() {
+            if to.try_send(item).is_ok() {
                 self.stuck_since = None;
             }
             // a room's line is the agent alone already, in real time

@@ -10,6 +10,7 @@ use voiced_core::leg::LegEvent;
 use voiced_events::outbox::StoreHealth;
 use voiced_models_remote::breaker::{Breaker, BreakerReading};
 use voiced_rt::{MeterReading, STAGES as TICK_STAGES, TICK_BUCKETS_US};
+use voiced_twilio::{DELAY_BUCKETS_US, Delays, TwilioCounters};
 
 /// Upper bounds of the stage histograms, in ms: fine around what callers feel as quick.
 const STAGE_BUCKETS_MS: [u32; 14] = [50, 100, 150, 200, 250, 300, 400, 500, 600, 700, 1_000, 1_500, 2_000, 5_000];
@@ -102,7 +103,7 @@ impl Metrics {
         threads: &[MeterReading],
         pressure: f32,
         backlog: &BTreeMap<String, (u64, u64)>,
-        twilio: &[(&'static str, u64)],
+        twilio: &TwilioCounters,
         rooms: &[(&'static str, u64)],
         providers: &[Arc<Breaker>],
     ) -> String {
@@ -157,13 +158,16 @@ impl Metrics {
         family("tool_calls_total", "counter", "Calls of the operator's tools, by outcome.", by_tool);
         family("outbox_pending", "gauge", "Events owed to a sink.", backlog.iter().map(|(sink, n)| (format!("sink=\"{sink}\""), n.0)).collect());
         family("outbox_parked", "gauge", "Events that a sink refused.", backlog.iter().map(|(sink, n)| (format!("sink=\"{sink}\""), n.1)).collect());
-        family("twilio_total", "counter", "Twilio transport counts.", twilio.iter().map(|(what, n)| (format!("what=\"{what}\""), *n)).collect());
+        family("twilio_total", "counter", "Twilio transport counts.", twilio.read().iter().map(|(what, n)| (format!("what=\"{what}\""), *n)).collect());
         family("livekit_total", "counter", "LiveKit transport counts.", rooms.iter().map(|(what, n)| (format!("what=\"{what}\""), *n)).collect());
         let by_provider =
             |read: fn(BreakerReading) -> u64| providers.iter().map(|breaker| (format!("provider=\"{}\"", breaker.name()), read(breaker.read()))).collect();
         family("provider_state", "gauge", "0: well, 1: being tried again, 2: left alone because it kept failing.", by_provider(|reading| reading.state));
         family("provider_failures_total", "counter", "Failures of a provider, slow answers too.", by_provider(|reading| reading.failures));
         family("provider_opened_total", "counter", "Times that a provider was left alone.", by_provider(|reading| reading.opened));
+        delays(&mut out, "clear_sent", "From the tick that decided on a clear until Twilio's socket had taken it.", &twilio.clear_sent);
+        let help = "From when a reply could be heard at the earliest until Twilio's socket had taken its first sound.";
+        delays(&mut out, "reply_sent", help, &twilio.reply_sent);
         ticks(&mut out, threads);
         crate::cpu::render(&mut out);
         let stages = STAGES.iter().copied().zip(&self.stages).chain([("barge_in_hold", &self.hold)]);
@@ -199,6 +203,13 @@ fn ticks(out: &mut String, threads: &[MeterReading]) {
         let rows = TICK_BUCKETS_US.iter().map(ToString::to_string).zip(meter.histogram);
         buckets(out, "tick_us", &format!("thread=\"{number}\""), rows, meter.histogram.iter().sum(), meter.busy_us);
     }
+}
+
+fn delays(out: &mut String, name: &str, help: &str, delays: &Delays) {
+    let _ = writeln!(out, "# HELP voiced_{name}_us {help}\n# TYPE voiced_{name}_us histogram");
+    let (counts, sum_us) = delays.read();
+    let rows = DELAY_BUCKETS_US.iter().map(ToString::to_string).zip(counts);
+    buckets(out, &format!("{name}_us"), "transport=\"twilio\"", rows, counts.iter().sum(), sum_us);
 }
 
 fn buckets(out: &mut String, name: &str, labels: &str, rows: impl Iterator<Item = (String, u64)>, all: u64, sum: u64) {

@@ -35,6 +35,8 @@ struct Reply {
     kept: VecDeque<Kept>,
     samples: VecDeque<i16>,
     released: bool,
+    /// Its first sound was handed over.
+    begun: bool,
     phrases: Option<u32>,
     phrases_done: u32,
     complete: bool,
@@ -53,6 +55,14 @@ struct Kept {
     phrase: u32,
     end: ChunkEnd,
     samples: usize,
+}
+
+/// What [`Replies::hand_over`] did.
+pub struct HandedOver {
+    /// The first sound of a reply went over.
+    pub begins: bool,
+    /// Some is left.
+    pub leaves: bool,
 }
 
 /// All replies of one call.
@@ -171,18 +181,20 @@ impl Replies {
         self.by_turn = self.by_turn.split_off(&turn);
     }
 
-    /// Hands the leg as much released sound as its ring takes; true when some is left.
-    pub fn hand_over(&mut self, speech: &mut SoundProducer<SpeechChunk>) -> bool {
+    /// Hands the leg as much released sound as its ring takes.
+    pub fn hand_over(&mut self, speech: &mut SoundProducer<SpeechChunk>) -> HandedOver {
+        let mut begins = false;
         for (turn, reply) in self.by_turn.iter_mut().filter(|(_, reply)| reply.released) {
             while speech.has_room()
                 && let Some(Kept { phrase, end, samples }) = reply.kept.pop_front()
             {
+                begins |= !std::mem::replace(&mut reply.begun, true);
                 // room was just seen, and only we push
                 let _ = speech.push(&SpeechChunk::of(*turn, phrase, end, reply.samples.drain(..samples)));
             }
         }
         self.by_turn.retain(|_, reply| !(reply.released && reply.complete && reply.kept.is_empty()));
-        self.by_turn.values().any(|reply| reply.released && !reply.kept.is_empty())
+        HandedOver { begins, leaves: self.by_turn.values().any(|reply| reply.released && !reply.kept.is_empty()) }
     }
 
     fn start(&mut self, turn: TurnId, attempt: u32, tts_rate_hz: u32) -> TurnId {
@@ -195,6 +207,7 @@ impl Replies {
             kept: VecDeque::new(),
             samples: VecDeque::new(),
             released: false,
+            begun: false,
             phrases: None,
             phrases_done: 0,
             complete: false,

@@ -12,12 +12,12 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use voiced_core::frame::Rate;
 use voiced_core::leg::LegSettings;
-use voiced_core::line::{Gone, PacketSink};
+use voiced_core::line::{FromLine, Gone};
 use voiced_events::deliver::unix_ms;
 use voiced_events::outbox::Outbox;
 use voiced_models_remote::stt::SttFeed;
-use voiced_rt::{CallPort, Engine, Hearing, HearingReading, PortSettings};
-use voiced_twilio::{IncomingCall, LineIo, Refused, Switchboard};
+use voiced_rt::{CallPort, DirectLine, Engine, Hearing, HearingReading, PortSettings};
+use voiced_twilio::{Accepted, IncomingCall, Refused, Switchboard};
 
 use crate::agent::{Agent, Agents};
 use crate::backlog::Backlog;
@@ -63,17 +63,17 @@ pub struct NewCall {
     pub requests: Option<mpsc::Receiver<Request>>,
     /// The agent's sound is wanted without the guests'.
     pub agent_alone: bool,
-    /// The line's reader gives the caller's packets to the audio thread itself, and no [`FromLine::Audio`] to the call.
+    /// Sound passes between the line and the audio thread: the call is given no [`FromLine::Audio`], and its line no `to`.
     ///
     /// [`FromLine::Audio`]: voiced_core::line::FromLine::Audio
-    pub brings_packets: bool,
+    pub direct: bool,
 }
 
 /// A call that has its place.
 pub struct Taken {
     pub task: JoinHandle<()>,
-    /// For who brings the packets.
-    pub packets: Option<PacketSink>,
+    /// For a line that is direct.
+    pub direct: Option<DirectLine>,
 }
 
 struct Live {
@@ -176,10 +176,10 @@ impl Sessions {
 
     /// Gives a call its place and its task, which lives until the call's last event is on disk.
     pub fn take(self: &Arc<Self>, call: NewCall, line: Line) -> anyhow::Result<Taken> {
-        let NewCall { session, call_sid, metadata, agent, watcher, requests, agent_alone, brings_packets } = call;
+        let NewCall { session, call_sid, metadata, agent, watcher, requests, agent_alone, direct } = call;
         let agent = agent.for_call();
         let session_id = session.id.clone();
-        let mut port = self.place(&session_id, &agent, agent_alone).inspect_err(|error| {
+        let mut port = self.place(&session_id, &agent, agent_alone, direct).inspect_err(|error| {
             tracing::warn!(session = session_id, %error, "call refused");
             self.metrics.calls_refused.add(1);
         })?;
@@ -211,18 +211,19 @@ impl Sessions {
             drained: self.drained.subscribe(),
         };
         let ended = Ended { sessions: Arc::clone(self), session_id };
-        let packets = brings_packets.then(|| port.give_packets());
+        let direct = port.direct.take();
         let task = tokio::spawn(async move {
             let _ended = ended;
             call::run(context, line, port, requests).await;
         });
-        Ok(Taken { task, packets })
+        Ok(Taken { task, direct })
     }
 
-    fn place(&self, session_id: &str, agent: &Agent, agent_alone: bool) -> anyhow::Result<CallPort> {
+    fn place(&self, session_id: &str, agent: &Agent, agent_alone: bool, direct: bool) -> anyhow::Result<CallPort> {
         ensure!(!self.is_draining(), "this host is draining");
         ensure!(!self.live().contains_key(session_id), "the session of this name is still being ended");
-        Ok(self.engine.admit(PortSettings { leg: LegSettings { agent_alone, ..agent.leg }, ear: agent.feed() != SttFeed::Line })?)
+        let leg = LegSettings { agent_alone, ..agent.leg };
+        Ok(self.engine.admit(PortSettings { leg, ear: agent.feed() != SttFeed::Line, direct })?)
     }
 
     /// Ends a call whose line was lost elsewhere.
@@ -275,7 +276,7 @@ impl Switchboard for Desk {
         })
     }
 
-    fn connected(&self, incoming: IncomingCall, line: LineIo) -> Result<Option<PacketSink>, Refused> {
+    fn connected(&self, incoming: IncomingCall, from: mpsc::Receiver<FromLine>) -> Result<Accepted, Refused> {
         let sessions = &self.sessions;
         let agent = sessions.agents.agent(sessions.agents.profile(), Rate::Hz8000).map_err(|error| {
             tracing::error!(call_sid = incoming.call_sid, error = format!("{error:#}"), "call refused: its agent cannot be made");
@@ -292,8 +293,9 @@ impl Switchboard for Desk {
         let bridge = self.rooms.as_ref().and_then(|rooms| rooms.bridge(&incoming));
         let agent_alone = bridge.is_some();
         let (watcher, requests) = bridge.unzip();
-        let call = NewCall { session, call_sid, metadata, agent, watcher, requests, agent_alone, brings_packets: true };
-        sessions.take(call, Line { from: line.from, to: line.to }).map(|taken| taken.packets).map_err(|_| Refused)
+        let call = NewCall { session, call_sid, metadata, agent, watcher, requests, agent_alone, direct: true };
+        let direct = sessions.take(call, Line { from, to: None }).ok().and_then(|taken| taken.direct).ok_or(Refused)?;
+        Ok(Accepted { packets: Some(direct.packets), to: direct.outgoing })
     }
 
     fn status(&self, call_sid: &str, status: &str) {

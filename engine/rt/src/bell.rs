@@ -5,18 +5,18 @@
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::task::Poll;
-use std::time::Duration;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 #[cfg(not(loom))]
 use atomic_waker::AtomicWaker;
 #[cfg(loom)]
 use loom::{
     future::AtomicWaker,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
 };
 #[cfg(not(loom))]
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::meter::Meter;
 
@@ -28,35 +28,54 @@ const REST: Duration = Duration::from_millis(8);
 /// Raised by the audio thread while one of the call's rings to the rim holds something.
 #[derive(Debug)]
 pub struct Bell {
+    hung_at: Instant,
     raised: AtomicBool,
+    /// When it was raised first since it was heard, in µs since it was hung.
+    raised_us: AtomicU64,
     waker: AtomicWaker,
 }
 
 impl Bell {
     pub(crate) fn new() -> Self {
-        Self { raised: AtomicBool::new(false), waker: AtomicWaker::new() }
+        Self { hung_at: Instant::now(), raised: AtomicBool::new(false), raised_us: AtomicU64::new(0), waker: AtomicWaker::new() }
     }
 
-    /// Waits until the rings may hold something. For one task at a time.
-    pub async fn rung(&self) {
+    /// Waits until the rings may hold something; since when. For one task at a time.
+    pub async fn rung(&self) -> Instant {
+        poll_fn(|context| self.poll_rung(context)).await;
+        self.raised_at()
+    }
+
+    pub(crate) fn poll_rung(&self, context: &mut Context<'_>) -> Poll<()> {
         // no swap: a bell that is not raised must stay as it is, or a raise beside it could be lost
         let raised = || self.raised.compare_exchange(true, false, Ordering::AcqRel, Ordering::Acquire).is_ok();
-        poll_fn(|context| {
-            if raised() {
-                return Poll::Ready(());
-            }
-            #[cfg(not(loom))]
-            self.waker.register(context.waker());
-            #[cfg(loom)]
-            self.waker.register_by_ref(context.waker());
-            // raised between the look and the registration
-            if raised() { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
+        if raised() {
+            return Poll::Ready(());
+        }
+        #[cfg(not(loom))]
+        self.waker.register(context.waker());
+        #[cfg(loom)]
+        self.waker.register_by_ref(context.waker());
+        // raised between the look and the registration
+        if raised() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// When it was raised for what is in the rings now, or earlier.
+    pub(crate) fn raised_at(&self) -> Instant {
+        self.hung_at + Duration::from_micros(self.raised_us.load(Ordering::Relaxed))
     }
 
     pub(crate) fn raise(&self) {
+        if !self.raised.load(Ordering::Relaxed) {
+            self.raised_us.store(self.hung_at.elapsed().as_micros() as u64, Ordering::Relaxed);
+        }
         self.raised.store(true, Ordering::Release);
+    }
+
+    /// By the rim itself: rings at once.
+    pub(crate) fn raise_and_ring(&self) {
+        self.raise();
+        self.ring();
     }
 
     fn ring(&self) {

@@ -5,7 +5,7 @@
 
 use rtrb::{Consumer, Producer, RingBuffer};
 use voiced_core::codec::opus::OpusError;
-use voiced_core::frame::{HEARD_LEN, HeardFrame, Rate};
+use voiced_core::frame::{HEARD_LEN, HeardFrame};
 use voiced_core::hear::Hear;
 use voiced_core::hear::opus::OpusEar;
 use voiced_core::id::GuestId;
@@ -60,11 +60,7 @@ impl Guest {
     pub(crate) fn open(id: GuestId, codec: Codec) -> Result<(GuestPort, Box<Self>), OpusError> {
         let (packets_in, packets) = sound_ring::open(PACKETS_MAX, PACKET_BYTES);
         let ear = match codec {
-            Codec::Mulaw => {
-                let mut hear = Hear::new();
-                hear.reset(Rate::Hz8000);
-                Ear::Line(hear)
-            }
+            Codec::Mulaw => Ear::Line(Hear::new()),
             Codec::Opus => Ear::Room(OpusEar::new()?),
         };
         let guest = Self { id, packets, ear, to_caller: false, to_agent: false };

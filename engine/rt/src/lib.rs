@@ -25,6 +25,6 @@ pub use guest::{GUESTS_MAX, GuestPort, JoinError};
 pub use hearing::{Hearing, HearingReading};
 pub use judge::Judge;
 pub use meter::{Meter, MeterReading, STAGES, Shed, Stage, TICK_BUCKETS_US};
-pub use port::{CallPort, PortSettings};
+pub use port::{CallPort, DirectLine, PortSettings};
 pub use sound_ring::{Full, Piece, SoundConsumer, SoundProducer};
 pub use worker::{Worker, WorkerLink};

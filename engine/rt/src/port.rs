@@ -2,18 +2,23 @@
 //! allocate) and moved whole into a slot. Each ring's length is a time or a count that the other side can fall behind.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use rtrb::{Consumer, Producer, RingBuffer};
-use voiced_core::call::OpusGear;
+use voiced_core::call::{Leg, OpusGear};
+use voiced_core::frame::HeardFrame;
 use voiced_core::id::GuestId;
 use voiced_core::leg::{Command, EarFrame, LegEvent, LegSettings, SpeechChunk};
-use voiced_core::line::{PacketSink, ToLine};
+use voiced_core::line::{LineSource, PacketSink, Said, ToLine};
 use voiced_core::packet::{Codec, Packet};
+use voiced_core::time::MediaTime;
 
 use crate::bell::Bell;
 use crate::guest::{self, GuestDoor, GuestPort, Guests, JoinError};
 use crate::hearing::Hearing;
+use crate::meter::Meter;
 use crate::sound_ring::{self, SoundConsumer, SoundProducer};
 
 /// Bytes of 20 ms of mu-law, and of Opus at 128 kb/s.
@@ -45,10 +50,55 @@ pub struct PortSettings {
     pub leg: LegSettings,
     /// Hand out what the leg hears ([`CallPort::ear`]).
     pub ear: bool,
+    /// Sound passes between the line and the audio thread without waking the call's task ([`CallPort::direct`]).
+    pub direct: bool,
+}
+
+/// A line's way to the audio thread and back, for the task that reads and writes it.
+pub struct DirectLine {
+    /// Takes the caller's packets.
+    pub packets: PacketSink,
+    /// Gives what the line must be sent; a hang-up once the call's port is gone.
+    pub outgoing: LineSource,
+    pub(crate) bell: Arc<Bell>,
+}
+
+/// What a call tells its direct line.
+struct LineEnd {
+    bell: Arc<Bell>,
+    is_over: AtomicBool,
+    opened_at: Instant,
+    /// Since when a reply is due whose first sound has not gone to the line yet, in µs since `opened_at`; 0: none is.
+    due_us: AtomicU64,
+}
+
+impl LineEnd {
+    fn due(&self, at: Instant) {
+        let us = at.saturating_duration_since(self.opened_at).as_micros() as u64;
+        self.due_us.store(us.max(1), Ordering::Relaxed);
+    }
+
+    fn take_due(&self) -> Option<Instant> {
+        // looked at first: a swap for each packet would take the cache line from the call each time
+        let us = if self.due_us.load(Ordering::Relaxed) > 0 { self.due_us.swap(0, Ordering::Relaxed) } else { 0 };
+        (us > 0).then(|| self.opened_at + Duration::from_micros(us))
+    }
+}
+
+/// Tells a direct line that the call is over.
+struct EndOfCall(Arc<LineEnd>);
+
+impl Drop for EndOfCall {
+    fn drop(&mut self) {
+        self.0.is_over.store(true, Ordering::Release);
+        self.0.bell.raise_and_ring();
+    }
 }
 
 /// The rim's end of a call. Dropping it retires the call.
 pub struct CallPort {
+    /// Instead of `packets` and `outgoing`, which are closed then; where the settings ask for it.
+    pub direct: Option<DirectLine>,
     /// Caller's packets in.
     pub packets: SoundProducer<Packet>,
     /// Agent's speech in, at the leg's rate.
@@ -65,20 +115,22 @@ pub struct CallPort {
     pub ear: Option<Consumer<EarFrame>>,
     /// The agent's sound alone, without the guests', as it plays; when the leg's settings ask for it.
     pub agent: Option<SoundConsumer<Packet>>,
-    /// Rung while `outgoing`, `events` or `agent` hold something, or `line` or `ear` 100 ms.
+    /// Rung for whatever comes into `outgoing`, `events` or `agent`, and for 100 ms of `line` or `ear`. Who hears it takes all
+    /// that is there; it is not rung again for what was left.
     pub bell: Arc<Bell>,
     /// How well the caller comes through.
     pub hearing: Arc<Hearing>,
     guests: GuestDoor,
     each_packet: Arc<AtomicBool>,
+    line_end: Option<EndOfCall>,
 }
 
 impl CallPort {
-    /// Gives `packets` to whoever reads the line, so that the caller's sound reaches the audio thread without waking the
-    /// call's task. This port takes no more packets then.
-    pub fn give_packets(&mut self) -> PacketSink {
-        let mut packets = std::mem::replace(&mut self.packets, SoundProducer::closed());
-        Box::new(move |packet| packets.push(packet).is_ok())
+    /// A reply could be heard since then, and its first sound is given to the leg now: for the meters of a direct line.
+    pub fn reply_due(&self, since: Instant) {
+        if let Some(EndOfCall(line)) = &self.line_end {
+            line.due(since);
+        }
     }
 
     /// Has the bell rung for each packet of the caller: somebody hears along.
@@ -98,18 +150,19 @@ pub(crate) struct SlotPort {
     pub(crate) packets: SoundConsumer<Packet>,
     pub(crate) speech: SoundConsumer<SpeechChunk>,
     pub(crate) commands: Consumer<Command>,
-    pub(crate) outgoing: SoundProducer<ToLine>,
-    pub(crate) events: Producer<LegEvent>,
+    outgoing: SoundProducer<ToLine>,
+    events: Producer<LegEvent>,
     line: SoundProducer<Packet>,
-    /// Packets given back since the bell was last raised for them.
-    line_news: usize,
-    pub(crate) ear: Option<Producer<EarFrame>>,
-    pub(crate) agent: Option<SoundProducer<Packet>>,
+    ear: Option<Producer<EarFrame>>,
+    agent: Option<SoundProducer<Packet>>,
+    news: News,
     pub(crate) guests: Guests,
     /// Lent to the leg while the call lasts.
     pub(crate) gear: Option<OpusGear>,
     pub(crate) hearing: Arc<Hearing>,
     bell: Arc<Bell>,
+    /// Rung for what goes to the line: its own where it is direct.
+    line_bell: Arc<Bell>,
     each_packet: Arc<AtomicBool>,
 }
 
@@ -119,24 +172,77 @@ impl SlotPort {
         self.commands.is_abandoned()
     }
 
-    /// Gives the caller's packet back to the rim; false when there is no room.
-    pub(crate) fn give_back(&mut self, packet: &Packet) -> bool {
-        self.line_news += 1;
-        self.line.push(packet).is_ok()
+    /// Gives the caller's packet back to the rim.
+    pub(crate) fn give_back(&mut self, packet: &Packet, meter: &Meter) {
+        self.news.line += 1;
+        count(self.line.push(packet).is_ok(), meter);
     }
 
-    /// Raises the bell if the rim has anything to fetch.
-    pub(crate) fn announce(&mut self) {
-        let together = if self.each_packet.load(Ordering::Relaxed) { 1 } else { LINE_TOGETHER };
-        let holds_line = self.line_news >= together;
-        if holds_line {
-            self.line_news = 0;
+    /// Hands out what the leg heard, where that is wanted.
+    pub(crate) fn hand_out(&mut self, at: MediaTime, heard: &HeardFrame, meter: &Meter) {
+        let Some(ear) = &mut self.ear else { return };
+        self.news.ear += 1;
+        count(ear.push(EarFrame { at, samples: heard.map(|sample| (sample * 32_767.0) as i16) }).is_ok(), meter);
+    }
+
+    /// Tells what happened.
+    pub(crate) fn tell(&mut self, event: LegEvent, meter: &Meter) {
+        self.news.events = true;
+        count(self.events.push(event).is_ok(), meter);
+    }
+
+    /// The leg's last step.
+    pub(crate) fn speak(&mut self, leg: &mut Leg, now: MediaTime, meter: &Meter) {
+        let Self { outgoing, events, agent, news, .. } = self;
+        leg.speak(
+            now,
+            &mut |item| {
+                news.outgoing = true;
+                count(outgoing.push(&item).is_ok(), meter);
+            },
+            &mut |event| {
+                news.events = true;
+                count(events.push(event).is_ok(), meter);
+            },
+        );
+        if let Some(agent) = agent {
+            leg.speak_alone(now, &mut |packet| {
+                news.agent = true;
+                count(agent.push(&packet).is_ok(), meter);
+            });
         }
-        let holds_ear = self.ear.as_ref().is_some_and(|ear| ear.slots() <= EAR_MAX - EAR_TOGETHER);
-        let holds_agent = self.agent.as_ref().is_some_and(SoundProducer::holds_something);
-        if holds_line || holds_ear || holds_agent || self.outgoing.holds_something() || self.events.slots() < EVENTS_MAX {
+    }
+
+    /// Raises the bells if there is news for the rim, which takes all there is when it hears one: so the rings need not be
+    /// looked at, whose ends are in the other side's caches.
+    pub(crate) fn announce(&mut self) {
+        if std::mem::take(&mut self.news.outgoing) {
+            self.line_bell.raise();
+        }
+        let line = if self.each_packet.load(Ordering::Relaxed) { 1 } else { LINE_TOGETHER };
+        let News { events, agent, .. } = self.news;
+        if events || agent || self.news.line >= line || self.news.ear >= EAR_TOGETHER {
+            self.news = News::default();
             self.bell.raise();
         }
+    }
+}
+
+/// What the rim has not been rung for.
+#[derive(Default)]
+struct News {
+    outgoing: bool,
+    events: bool,
+    agent: bool,
+    /// Packets given back, and heard frames handed out.
+    line: usize,
+    ear: usize,
+}
+
+/// What found no room is lost, and counted.
+fn count(taken: bool, meter: &Meter) {
+    if !taken {
+        meter.ring_full();
     }
 }
 
@@ -159,8 +265,17 @@ pub(crate) fn open(settings: &PortSettings, gear: Option<OpusGear>) -> (CallPort
     let bell = Arc::new(Bell::new());
     let each_packet = Arc::new(AtomicBool::new(false));
     let hearing = Arc::new(Hearing::default());
+    let (mut packets_in, mut outgoing_out) = (packets_in, outgoing_out);
+    let ends = settings.direct.then(|| {
+        let packets = std::mem::replace(&mut packets_in, SoundProducer::closed());
+        direct(packets, std::mem::replace(&mut outgoing_out, SoundConsumer::closed()))
+    });
+    let (direct, line_end) = ends.unzip();
+    let line_bell = direct.as_ref().map_or(&bell, |direct: &DirectLine| &direct.bell);
+    let line_bell = Arc::clone(line_bell);
     (
         CallPort {
+            direct,
             packets: packets_in,
             speech: speech_in,
             commands: commands_in,
@@ -173,7 +288,25 @@ pub(crate) fn open(settings: &PortSettings, gear: Option<OpusGear>) -> (CallPort
             hearing: Arc::clone(&hearing),
             guests: door,
             each_packet: Arc::clone(&each_packet),
+            line_end,
         },
-        SlotPort { packets, speech, commands, outgoing, events, line, line_news: 0, ear, agent, guests, gear, hearing, bell, each_packet },
+        SlotPort { packets, speech, commands, outgoing, events, line, ear, agent, news: News::default(), guests, gear, hearing, bell, line_bell, each_packet },
     )
+}
+
+fn direct(mut packets: SoundProducer<Packet>, mut outgoing: SoundConsumer<ToLine>) -> (DirectLine, EndOfCall) {
+    let (bell, opened_at) = (Arc::new(Bell::new()), Instant::now());
+    let end = Arc::new(LineEnd { bell: Arc::clone(&bell), is_over: AtomicBool::new(false), opened_at, due_us: AtomicU64::new(0) });
+    let call = EndOfCall(Arc::clone(&end));
+    let source = move |context: &mut Context<'_>| loop {
+        let is_over = end.is_over.load(Ordering::Acquire); // before the ring: what was said last is taken first
+        let said = |what, due_at| Poll::Ready(Said { what, said_at: end.bell.raised_at(), due_at });
+        match outgoing.pop() {
+            Some(what @ ToLine::Audio(_)) => return said(what, end.take_due()),
+            Some(what) => return said(what, None),
+            None if is_over => return said(ToLine::HangUp, None),
+            None => ready!(end.bell.poll_rung(context)),
+        }
+    };
+    (DirectLine { packets: Box::new(move |packet| packets.push(packet).is_ok()), outgoing: Box::new(source), bell }, call)
 }

@@ -75,11 +75,6 @@ impl<T: Piece> SoundProducer<T> {
         self.ring.push_entire_slice(&record[..LENGTH + len]).map_err(|_| Full)
     }
 
-    /// Whether anything waits to be taken out.
-    pub(crate) fn holds_something(&self) -> bool {
-        self.ring.slots() < self.ring.buffer().capacity()
-    }
-
     /// Whether any piece would find room now.
     pub fn has_room(&self) -> bool {
         self.ring.slots() >= T::EMPTY.as_ref().len()
@@ -87,6 +82,11 @@ impl<T: Piece> SoundProducer<T> {
 }
 
 impl<T: Piece> SoundConsumer<T> {
+    /// One that never holds anything.
+    pub(crate) fn closed() -> Self {
+        Self { ring: RingBuffer::new(0).1, pieces: PhantomData }
+    }
+
     /// The oldest piece.
     pub fn pop(&mut self) -> Option<T> {
         let length = self.ring.read_chunk(LENGTH).ok()?; // looked at, not taken out

@@ -6,7 +6,7 @@ use std::time::Instant;
 use rtrb::{Consumer, Producer, RingBuffer};
 use voiced_core::call::{Leg, OpusGear, TurnAsk, Verdict};
 use voiced_core::frame::{HEARD_LEN, HeardFrame};
-use voiced_core::leg::{Command, EarFrame, LegSettings};
+use voiced_core::leg::{Command, LegSettings};
 use voiced_core::model::{Denoise, TurnFeatures, TurnJudge, VAD_WINDOW, VoiceActivity};
 use voiced_core::time::{MediaTime, TICK_MS, Tick};
 
@@ -63,6 +63,9 @@ impl WorkerLink {
         // the ring has a place for each slot and the meter has counted this one
         self.admissions.push(Admission { settings: settings.leg, port: slot }).ok()?;
         self.bells.hang(&rim.bell);
+        if let Some(direct) = &rim.direct {
+            self.bells.hang(&direct.bell);
+        }
         Some(rim)
     }
 
@@ -94,8 +97,8 @@ pub struct Worker {
     features: Option<Box<dyn TurnFeatures>>,
     meter: Arc<Meter>,
     shed: Shed,
-    raw: Vec<HeardFrame>,
-    cleaned: Vec<HeardFrame>,
+    /// This tick's sound of each slot, cleaned once that is done.
+    heard: Vec<HeardFrame>,
     batch_slots: Vec<usize>,
     batch_frames: Vec<HeardFrame>,
     windows: Vec<[f32; VAD_WINDOW]>,
@@ -129,8 +132,7 @@ impl Worker {
             features,
             meter: Arc::clone(&meter),
             shed: Shed::Nothing,
-            raw: vec![[0.0; HEARD_LEN]; limit],
-            cleaned: vec![[0.0; HEARD_LEN]; limit],
+            heard: vec![[0.0; HEARD_LEN]; limit],
             batch_slots: Vec::with_capacity(limit),
             batch_frames: Vec::with_capacity(limit),
             windows: Vec::with_capacity(limit),
@@ -231,9 +233,7 @@ impl Worker {
             }
             while let Some(packet) = port.packets.pop() {
                 slot.leg.receive(&packet);
-                if !port.give_back(&packet) {
-                    self.meter.ring_full();
-                }
+                port.give_back(&packet, &self.meter);
             }
         }
     }
@@ -242,17 +242,11 @@ impl Worker {
         for &index in &self.live {
             let slot = &mut self.slots[index];
             let at = media_time(tick, slot.since);
-            let raw = &mut self.raw[index];
-            slot.leg.hear(at, raw);
+            let heard = &mut self.heard[index];
+            slot.leg.hear(at, heard);
             let Some(port) = &mut slot.port else { continue };
-            slot.leg.guests(port.guests.hear(raw).as_ref());
-            self.cleaned[index] = *raw;
-            if let Some(ear) = &mut port.ear {
-                let samples = std::array::from_fn(|i| (raw[i] * 32_767.0) as i16);
-                if ear.push(EarFrame { at, samples }).is_err() {
-                    self.meter.ring_full();
-                }
-            }
+            slot.leg.guests(port.guests.hear(heard).as_ref());
+            port.hand_out(at, heard, &self.meter);
         }
     }
 
@@ -262,11 +256,11 @@ impl Worker {
         self.batch_frames.clear();
         for &index in self.live.iter().filter(|&&index| self.slots[index].settings.denoise.is_some()) {
             self.batch_slots.push(index);
-            self.batch_frames.push(self.raw[index]);
+            self.batch_frames.push(self.heard[index]);
         }
         denoise.run(&self.batch_slots, &mut self.batch_frames);
         for (&index, frame) in self.batch_slots.iter().zip(&self.batch_frames) {
-            self.cleaned[index] = *frame;
+            self.heard[index] = *frame;
         }
     }
 
@@ -276,7 +270,7 @@ impl Worker {
         for &index in &self.live {
             let slot = &mut self.slots[index];
             slot.probability = None;
-            if let Some(window) = slot.leg.window(&self.cleaned[index]) {
+            if let Some(window) = slot.leg.window(&self.heard[index]) {
                 self.batch_slots.push(index);
                 self.windows.push(*window);
             }
@@ -296,13 +290,9 @@ impl Worker {
             if let Some(features) = &mut features
                 && slot.settings.turn_detection_enabled
             {
-                features.push(index, &self.cleaned[index]);
+                features.push(index, &self.heard[index]);
             }
-            let mut emit = |event| {
-                if port.events.push(event).is_err() {
-                    self.meter.ring_full();
-                }
-            };
+            let mut emit = |event| port.tell(event, &self.meter);
             let ask = slot.leg.listen(media_time(tick, slot.since), slot.probability, slot.verdict.take(), &mut emit);
             let Some(features) = features else { continue };
             match ask {
@@ -324,27 +314,7 @@ impl Worker {
         for &index in &self.live {
             let slot = &mut self.slots[index];
             let Some(port) = &mut slot.port else { continue };
-            let SlotPort { outgoing, events, .. } = &mut *port;
-            let meter = &self.meter;
-            let mut line = |item| {
-                if outgoing.push(&item).is_err() {
-                    meter.ring_full();
-                }
-            };
-            let mut emit = |event| {
-                if events.push(event).is_err() {
-                    meter.ring_full();
-                }
-            };
-            let now = media_time(tick, slot.since);
-            slot.leg.speak(now, &mut line, &mut emit);
-            if let Some(agent) = &mut port.agent {
-                slot.leg.speak_alone(now, &mut |packet| {
-                    if agent.push(&packet).is_err() {
-                        meter.ring_full();
-                    }
-                });
-            }
+            port.speak(&mut slot.leg, media_time(tick, slot.since), &self.meter);
             port.announce();
             if (tick.0 - slot.since.0).is_multiple_of(LOOK_TICKS) {
                 self.meter.heard(&port.hearing.update(&slot.leg.counters()));

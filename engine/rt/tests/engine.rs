@@ -10,7 +10,7 @@ use voiced_rt::{AdmitError, Engine, EngineSettings, PortSettings, ThreadModels};
 
 /// Far longer than anything here takes: reached only when it is broken.
 const NEVER: Duration = Duration::from_secs(20);
-const PORT: PortSettings = PortSettings { leg: LegSettings::new(Rate::Hz8000), ear: false };
+const PORT: PortSettings = PortSettings { leg: LegSettings::new(Rate::Hz8000), ear: false, direct: false };
 
 #[test]
 fn threads_tick_until_the_engine_is_dropped() {

@@ -147,7 +147,7 @@ impl Call {
     fn open(guest: Codec) -> Self {
         let (mut exchange, _judge) = Exchange::open(1, BySlot(vec![0.9]));
         let leg = LegSettings { agent_alone: true, ..LegSettings::new(Rate::Hz8000) };
-        let mut caller = Caller::new(exchange.link.admit(PortSettings { leg, ear: true }).unwrap());
+        let mut caller = Caller::new(exchange.link.admit(PortSettings { leg, ear: true, direct: false }).unwrap());
         let port = caller.port.join(SUPERVISOR, guest).unwrap();
         exchange.tick();
         let (line, events) = (Vec::new(), Vec::new());

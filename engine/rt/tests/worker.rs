@@ -6,14 +6,16 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use phone::{BySlot, Caller, Exchange};
-use voiced_core::leg::LegEvent;
+use voiced_core::frame::Rate;
+use voiced_core::leg::{LegEvent, LegSettings};
+use voiced_core::line::ToLine;
 use voiced_core::model::{TurnJudge, TurnQuery};
-use voiced_rt::Shed;
+use voiced_rt::{PortSettings, Shed};
 
 /// More than any turn here takes to end, in packets of 20 ms.
 const PATIENCE: usize = 200;
@@ -206,6 +208,37 @@ fn a_bell_is_rung_once_for_100_ms_of_hearing_and_at_once_for_an_event() {
         caller.next_event().inspect(|_| assert!(rung, "an event waits and nobody was told")).is_some()
     });
     assert!(ticks_to_event.is_some(), "the caller talks");
+}
+
+#[test]
+fn a_direct_line_carries_both_ways_tells_when_a_reply_was_due_and_hangs_up_with_its_call() {
+    let (mut exchange, mut judge) = Exchange::open(1, BySlot(vec![0.9]));
+    let leg = LegSettings::new(Rate::Hz8000);
+    let mut caller = Caller::new(exchange.link.admit(PortSettings { leg, ear: true, direct: true }).unwrap());
+    let mut line = caller.port.direct.take().unwrap();
+    let mut said = || match (line.outgoing)(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(said) => Some(said),
+        Poll::Pending => None,
+    };
+    let due = Instant::now();
+    let first = (0..PATIENCE).find_map(|packet| {
+        assert!((line.packets)(&caller.packet(packet < 25)));
+        exchange.tick();
+        exchange.tick();
+        judge.step();
+        if turn_end(&mut caller).is_some() {
+            caller.port.reply_due(due);
+        }
+        caller.push_speech();
+        said()
+    });
+    let first = first.expect("the reply is said");
+    assert!(matches!(first.what, ToLine::Audio(_)), "{first:?}");
+    assert!(first.due_at.is_some_and(|at| at.saturating_duration_since(due) < Duration::from_millis(1)) && first.said_at >= due, "{first:?}");
+    assert!(std::iter::from_fn(&mut said).all(|said| said.due_at.is_none()), "a reply has one first sound");
+    assert!(caller.heard().0 > 5_000, "the line's packets are heard");
+    drop(caller);
+    assert!(matches!(said().map(|said| said.what), Some(ToLine::HangUp)));
 }
 
 /// Packets from the pause to the question of end of turn, and one more: the question comes 160 ms later.

@@ -1,11 +1,13 @@
 //! The phone against the transport it is made for, over real sockets.
 
 use std::sync::{Arc, Mutex};
+use std::task::Context;
+use std::time::Instant;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
-use voiced_core::line::{FromLine, Gone, PacketSink, ToLine};
+use tokio::sync::{Notify, mpsc};
+use voiced_core::line::{FromLine, Gone, Said, ToLine};
 use voiced_lab::phone::{CallError, CallScript, Outcome, Phone, PhoneEvent, PhoneSettings, Step};
-use voiced_twilio::{IncomingCall, LineIo, Refused, Secret, Switchboard, TwilioCounters, TwilioSettings, router};
+use voiced_twilio::{Accepted, IncomingCall, Refused, Secret, Switchboard, TwilioCounters, TwilioSettings, router};
 
 const AUTH_TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
@@ -25,10 +27,14 @@ impl Switchboard for EchoBoard {
         true
     }
 
-    fn connected(&self, call: IncomingCall, line: LineIo) -> Result<Option<PacketSink>, Refused> {
+    fn connected(&self, call: IncomingCall, from: mpsc::Receiver<FromLine>) -> Result<Accepted, Refused> {
+        let (to, mut said) = mpsc::channel(256);
+        let source = move |context: &mut Context<'_>| {
+            said.poll_recv(context).map(|said| Said { what: said.unwrap_or(ToLine::HangUp), said_at: Instant::now(), due_at: None })
+        };
         assert_eq!((call.from.as_str(), call.to.as_str()), ("+15550001111", "+15552223333"));
-        tokio::spawn(echo(self.0.clone(), line));
-        Ok(None)
+        tokio::spawn(echo(self.0.clone(), from, to));
+        Ok(Accepted { packets: None, to: Box::new(source) })
     }
 
     fn status(&self, _: &str, status: &str) {
@@ -36,9 +42,9 @@ impl Switchboard for EchoBoard {
     }
 }
 
-async fn echo(echo: Arc<Echo>, mut line: LineIo) {
+async fn echo(echo: Arc<Echo>, mut from: mpsc::Receiver<FromLine>, to: mpsc::Sender<ToLine>) {
     let mut number = 0;
-    while let Some(from_line) = line.from.recv().await {
+    while let Some(from_line) = from.recv().await {
         let said = match from_line {
             FromLine::Audio(packet) => {
                 number += 1;
@@ -56,7 +62,7 @@ async fn echo(echo: Arc<Echo>, mut line: LineIo) {
             }
         };
         for to_line in said {
-            let _ = line.to.send(to_line).await;
+            let _ = to.send(to_line).await;
         }
     }
     echo.over.notify_one();

@@ -1,6 +1,7 @@
 //! What the transport has counted since it started.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Counters of the Twilio transport, shared with the daemon's metrics.
 #[derive(Debug, Default)]
@@ -25,6 +26,35 @@ pub struct TwilioCounters {
     pub dropped_packets: AtomicU64,
     /// Media older than what was heard already.
     pub stale_media: AtomicU64,
+    /// From the tick that decided on a `clear` until the socket has taken it.
+    pub clear_sent: Delays,
+    /// From when a reply could be heard at the earliest (the turn was over, the voice had spoken) until the socket has taken its
+    /// first sound: what this host adds to a response.
+    pub reply_sent: Delays,
+}
+
+/// Upper bounds of [`Delays`], in µs.
+pub const DELAY_BUCKETS_US: [u64; 12] = [250, 500, 1_000, 2_000, 3_000, 5_000, 7_000, 10_000, 15_000, 20_000, 50_000, 100_000];
+
+/// How long something took, counted by length; the last count is of what took longer than all bounds.
+#[derive(Debug, Default)]
+pub struct Delays {
+    counts: [AtomicU64; DELAY_BUCKETS_US.len() + 1],
+    sum_us: AtomicU64,
+}
+
+impl Delays {
+    pub(crate) fn observe(&self, delay: Duration) {
+        let us = delay.as_micros() as u64;
+        let bucket = DELAY_BUCKETS_US.iter().position(|&bound| us <= bound).unwrap_or(DELAY_BUCKETS_US.len());
+        count(&self.counts[bucket]);
+        self.sum_us.fetch_add(us, Ordering::Relaxed);
+    }
+
+    /// The counts by [`DELAY_BUCKETS_US`], and the sum of all delays in µs.
+    pub fn read(&self) -> ([u64; DELAY_BUCKETS_US.len() + 1], u64) {
+        (self.counts.each_ref().map(|count| count.load(Ordering::Relaxed)), self.sum_us.load(Ordering::Relaxed))
+    }
 }
 
 impl TwilioCounters {

@@ -15,7 +15,7 @@ mod twiml;
 pub mod untrusted;
 mod webhook;
 
-pub use counters::TwilioCounters;
+pub use counters::{DELAY_BUCKETS_US, Delays, TwilioCounters};
 pub use settings::TwilioSettings;
-pub use switchboard::{IncomingCall, LineIo, Refused, Switchboard, router};
+pub use switchboard::{Accepted, IncomingCall, Refused, Switchboard, router};
 pub use voiced_secret::Secret;

@@ -15,7 +15,7 @@ pub(crate) mod sound;
 use crate::counters::{TwilioCounters, count};
 use crate::message::{self, BadMessage, Message};
 use crate::signature;
-use crate::switchboard::Desk;
+use crate::switchboard::{Accepted, Desk};
 use crate::webhook::{is_sid, refuse};
 use allowance::Allowance;
 use axum::extract::{OriginalUri, Path, Request, State};
@@ -27,12 +27,14 @@ use hyper_util::rt::TokioIo;
 use open::Opened;
 use socket::{Ended, Socket};
 use sound::Splitter;
+use std::future::poll_fn;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
-use voiced_core::line::{FromLine, Gone, PacketSink, ToLine};
+use voiced_core::line::{FromLine, Gone, LineSource, PacketSink, Said, ToLine};
 
 /// `GET /twilio/stream/{CallSid}`: checks the upgrade's signature and takes the socket.
 pub(crate) async fn upgrade(State(desk): State<Arc<Desk>>, Path(call_sid): Path<String>, OriginalUri(uri): OriginalUri, request: Request) -> Response {
@@ -85,12 +87,10 @@ const GONE_TIMEOUT: Duration = Duration::from_secs(1);
 const FROM_LINE_MAX: usize = 256;
 /// Places kept free of sound, for marks and keys.
 const FROM_LINE_KEPT: usize = 32;
-/// Messages to the client that wait at most: 5 s of sound; the call sees a full queue and counts what it drops.
-const TO_LINE_MAX: usize = 256;
 
 /// The loop. Returns why the line ended, the call having been told.
 async fn talk(desk: &Desk, opened: Opened, socket: &mut Socket) -> Option<Gone> {
-    let Opened { stream_sid, from, mut to, packets, .. } = opened;
+    let Opened { stream_sid, from, call: Accepted { packets, mut to }, .. } = opened;
     let idle = Duration::from_secs(desk.settings.idle_timeout_s);
     let end_at = Instant::now() + Duration::from_secs(desk.settings.max_duration_s);
     let mut silent_at = Instant::now() + idle;
@@ -120,7 +120,7 @@ async fn talk(desk: &Desk, opened: Opened, socket: &mut Socket) -> Option<Gone> 
                     (step, _) => step,
                 }
             }
-            said = to.recv() => say(&stream_sid, said.as_ref(), &mut to, socket).await,
+            said = poll_fn(&mut to) => say(&stream_sid, &said, &mut to, socket, &desk.counters).await,
             () = &mut look => {
                 let due = silent_at.min(end_at);
                 look.as_mut().reset(due);
@@ -264,21 +264,26 @@ const SENT_BYTES_MAX: usize = 16 * 1_024;
 
 /// Sends this and whatever else is waiting, at once. Packets that follow each other make one message: Twilio plays any
 /// length, and each message costs both ends more than what is in it.
-async fn say(stream_sid: &str, said: Option<&ToLine>, to: &mut mpsc::Receiver<ToLine>, socket: &mut Socket) -> Step {
-    let (mut next, mut sound, mut frames) = (said.copied(), Vec::new(), Vec::new());
+async fn say(stream_sid: &str, said: &Said, to: &mut LineSource, socket: &mut Socket, counters: &TwilioCounters) -> Step {
+    let (mut next, mut sound, mut frames) = (*said, Vec::new(), Vec::new());
+    let (mut cleared_at, mut due_at) = (None, None);
     let step = loop {
-        let text = match next {
-            Some(ToLine::Audio(packet)) => {
+        due_at = due_at.or(next.due_at);
+        let text = match next.what {
+            ToLine::Audio(packet) => {
                 sound.extend_from_slice(packet.payload());
                 None
             }
-            Some(ToLine::Mark(number)) => Some(message::mark(stream_sid, number)),
-            Some(ToLine::Clear) => Some(message::clear(stream_sid)),
+            ToLine::Mark(number) => Some(message::mark(stream_sid, number)),
+            ToLine::Clear => {
+                cleared_at = cleared_at.or(Some(next.said_at));
+                Some(message::clear(stream_sid))
+            }
             // no verb follows the stream in our TwiML: closing the socket ends the call
-            Some(ToLine::HangUp) | None => break Step::End(None),
+            ToLine::HangUp => break Step::End(None),
         };
-        let more = if frames.len() < SENT_BYTES_MAX { to.try_recv().ok() } else { None };
-        let goes_on = text.is_none() && matches!(more, Some(ToLine::Audio(_))) && sound.len() < MEDIA_BYTES_MAX;
+        let more = if frames.len() < SENT_BYTES_MAX { waiting(to).await } else { None };
+        let goes_on = text.is_none() && matches!(more, Some(Said { what: ToLine::Audio(_), .. })) && sound.len() < MEDIA_BYTES_MAX;
         if !sound.is_empty() && !goes_on {
             frame::text(&message::media(stream_sid, &sound), &mut frames);
             sound.clear();
@@ -286,12 +291,29 @@ async fn say(stream_sid: &str, said: Option<&ToLine>, to: &mut mpsc::Receiver<To
         if let Some(text) = text {
             frame::text(&text, &mut frames);
         }
-        if more.is_none() {
-            break Step::Ignored;
+        match more {
+            Some(more) => next = more,
+            None => break Step::Ignored,
         }
-        next = more;
     };
-    send(socket, &frames, step).await
+    let step = send(socket, &frames, step).await;
+    for (since, delays) in [(cleared_at, &counters.clear_sent), (due_at, &counters.reply_sent)] {
+        if let Some(since) = since {
+            delays.observe(since.elapsed());
+        }
+    }
+    step
+}
+
+/// What there is to say now, without waiting.
+async fn waiting(to: &mut LineSource) -> Option<Said> {
+    poll_fn(|context| {
+        Poll::Ready(match to(context) {
+            Poll::Ready(said) => Some(said),
+            Poll::Pending => None,
+        })
+    })
+    .await
 }
 
 /// Sends, and goes on with `step` if the client takes it.

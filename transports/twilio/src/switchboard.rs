@@ -12,7 +12,7 @@ use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use tokio::sync::mpsc;
-use voiced_core::line::{FromLine, PacketSink, ToLine};
+use voiced_core::line::{FromLine, LineSource, PacketSink};
 
 /// The daemon, as this transport sees it.
 pub trait Switchboard: Send + Sync + 'static {
@@ -29,9 +29,8 @@ pub trait Switchboard: Send + Sync + 'static {
         Box::pin(ready(false))
     }
 
-    /// A stream has started and its token holds: take the line. An error closes the stream. The caller's sound goes into
-    /// the ring that is given back, so that no task wakes for a packet, or else into the line like everything else.
-    fn connected(&self, call: IncomingCall, line: LineIo) -> Result<Option<PacketSink>, Refused>;
+    /// A stream has started and its token holds: take the line, whose last message is `Gone`. An error closes the stream.
+    fn connected(&self, call: IncomingCall, from: mpsc::Receiver<FromLine>) -> Result<Accepted, Refused>;
 
     /// A call's status as Twilio reports it (`completed`, `failed`, …).
     fn status(&self, call_sid: &str, status: &str);
@@ -61,13 +60,12 @@ pub struct IncomingCall {
     pub custom: BTreeMap<String, String>,
 }
 
-/// The daemon's ends of a line. Dropping `to` hangs up.
-#[derive(Debug)]
-pub struct LineIo {
-    /// What comes from the caller; the last message is `Gone`.
-    pub from: mpsc::Receiver<FromLine>,
+/// A call that was taken, as its stream sees it.
+pub struct Accepted {
+    /// Where the caller's sound goes, so that no task wakes for a packet; with none, into the line like everything else.
+    pub packets: Option<PacketSink>,
     /// What goes to the caller.
-    pub to: mpsc::Sender<ToLine>,
+    pub to: LineSource,
 }
 
 /// The routes `POST /twilio/voice`, `POST /twilio/status` and the WebSocket `GET /twilio/stream/{CallSid}`.

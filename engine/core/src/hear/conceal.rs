@@ -2,7 +2,7 @@
 //! the line's own noise, so that neither listener nor model hears a hole. When real sound returns it is faded in over
 //! [`RETURN_MS`].
 
-use crate::frame::Rate;
+use crate::frame::{Rate, energy};
 
 /// How long a repeated voice lasts; longer sounds like a machine and misleads voice activity.
 const FADE_MS: usize = 40;
@@ -16,7 +16,7 @@ const PERIOD_MS_MIN_X2: usize = 5;
 const MATCH_MS: usize = 8;
 /// Sound remembered: the longest period and what it is compared with.
 const HISTORY_MS: usize = PERIOD_MS_MAX + MATCH_MS + 1;
-const HISTORY_LEN_MAX: usize = HISTORY_MS * Rate::Hz48000.hz() as usize / 1_000;
+const HISTORY_LEN_MAX: usize = HISTORY_MS * Rate::Hz16000.hz() as usize / 1_000;
 
 /// Noise at or below this counts as quiet on any line, -54 dB of full scale.
 const QUIET_RMS: f32 = 0.002;
@@ -28,8 +28,9 @@ const FLOOR_RMS_MAX: f32 = 0.005;
 /// The concealment of one leg.
 pub struct Conceal {
     per_ms: usize,
-    /// The latest sound, newest at the end of `..HISTORY_MS · per_ms`.
+    /// The latest sound, a ring of [`HISTORY_MS`]; the oldest is at `oldest`.
     history: [f32; HISTORY_LEN_MAX],
+    oldest: usize,
     state: State,
     noise_rms: f32,
     seed: u32,
@@ -44,14 +45,16 @@ enum State {
 }
 
 impl Conceal {
-    /// A line without history, at 8 kHz.
-    pub fn new() -> Self {
-        Self { per_ms: 8, history: [0.0; HISTORY_LEN_MAX], state: State::Real { fade_left: 0 }, noise_rms: 0.0, seed: 1 }
+    /// A line without history; 16 kHz at most.
+    pub fn new(rate: Rate) -> Self {
+        Self { per_ms: rate.hz() as usize / 1_000, history: [0.0; HISTORY_LEN_MAX], oldest: 0, state: State::Real { fade_left: 0 }, noise_rms: 0.0, seed: 1 }
     }
 
     /// Forgets the line.
-    pub fn reset(&mut self, rate: Rate) {
-        *self = Self { per_ms: rate.hz() as usize / 1_000, ..Self::new() };
+    pub fn reset(&mut self) {
+        self.history.fill(0.0);
+        self.state = State::Real { fade_left: 0 };
+        (self.noise_rms, self.seed) = (0.0, 1);
     }
 
     /// Takes real sound in, fading it in after made-up sound.
@@ -78,9 +81,8 @@ impl Conceal {
             State::Real { .. } => (self.period(), 0),
         };
         let fade = (FADE_MS * self.per_ms) as f32;
-        let len = HISTORY_MS * self.per_ms;
         for (index, sample) in sound.iter_mut().enumerate() {
-            let voice = self.history[len - period + (done + index) % period];
+            let voice = self.at(period - 1 - (done + index) % period);
             let weight = (1.0 - (done + index) as f32 / fade).max(0.0);
             *sample = voice * weight + self.noise() * (1.0 - weight);
         }
@@ -101,23 +103,33 @@ impl Conceal {
     }
 
     fn remember(&mut self, sound: &[f32]) {
-        let len = HISTORY_MS * self.per_ms;
-        let new = sound.len().min(len);
-        self.history.copy_within(new..len, 0);
-        self.history[len - new..len].copy_from_slice(&sound[sound.len() - new..]);
+        let len = self.len();
+        let new = &sound[sound.len().saturating_sub(len)..];
+        let (first, rest) = new.split_at(new.len().min(len - self.oldest));
+        self.history[self.oldest..][..first.len()].copy_from_slice(first);
+        self.history[..rest.len()].copy_from_slice(rest);
+        self.oldest = (self.oldest + new.len()) % len;
+    }
+
+    fn len(&self) -> usize {
+        HISTORY_MS * self.per_ms
+    }
+
+    /// The sample so many before the newest.
+    fn at(&self, age: usize) -> f32 {
+        let from_oldest = self.oldest + self.len() - 1 - age;
+        self.history[if from_oldest < self.len() { from_oldest } else { from_oldest - self.len() }]
     }
 
     /// The lag at which the latest sound resembles itself most, compared at 8 kHz, which is enough for a voice.
     fn period(&self) -> usize {
-        let len = HISTORY_MS * self.per_ms;
         let stride = self.per_ms / 8;
-        let at = |age: usize| self.history[len - 1 - age];
         let mut best = (PERIOD_MS_MAX * self.per_ms, f32::MIN);
         for lag in (PERIOD_MS_MIN_X2 * self.per_ms / 2..=PERIOD_MS_MAX * self.per_ms).step_by(stride) {
             let (mut alike, mut energy) = (0.0, 1e-6);
             for age in (0..MATCH_MS * self.per_ms).step_by(stride) {
-                alike += at(age) * at(age + lag);
-                energy += at(age + lag) * at(age + lag);
+                alike += self.at(age) * self.at(age + lag);
+                energy += self.at(age + lag) * self.at(age + lag);
             }
             let score = alike / f32::sqrt(energy);
             if score > best.1 {
@@ -136,12 +148,6 @@ impl Conceal {
     }
 }
 
-impl Default for Conceal {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 fn rms(sound: &[f32]) -> f32 {
-    (sound.iter().map(|sample| sample * sample).sum::<f32>() / sound.len().max(1) as f32).sqrt()
+    (energy(sound) / sound.len().max(1) as f32).sqrt()
 }

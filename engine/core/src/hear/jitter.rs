@@ -41,19 +41,45 @@ pub enum Taken {
 
 /// The waiting packets of one leg. Allocates in [`Jitter::new`] only.
 pub struct Jitter {
-    rate: Rate,
-    packets: Box<[Option<Packet>]>,
+    packets: Box<[Waiting]>,
+    /// Where in `packets` they are: first the waiting ones, in the sender's order, then the free places, the last one freed
+    /// first. Packets stay where they are, since they are big; so few places are used, and those are in the caches.
+    places: [u8; PACKETS_MAX],
     len: usize,
+    /// Sound of the waiting packets, in samples.
+    queued: usize,
     stream: Option<Stream>,
-    /// The packet being played, decoded.
-    sound: [f32; PACKET_BYTES_MAX],
+    /// Where the packet being played is, and how much of it was.
+    playing: u8,
     sound_at: usize,
-    sound_len: usize,
     /// Samples made up because nothing was there, since the last packet ended.
     starved: i64,
     /// Samples of a gap still to be made up.
     gap_left: usize,
     delay: Delay,
+}
+
+/// A mu-law packet: a byte is a sample.
+#[derive(Clone, Copy)]
+struct Waiting {
+    sequence: u32,
+    timestamp_ms: u32,
+    len: u16,
+    bytes: [u8; PACKET_BYTES_MAX],
+}
+
+impl Waiting {
+    const NONE: Self = Self { sequence: 0, timestamp_ms: 0, len: 0, bytes: [0; PACKET_BYTES_MAX] };
+
+    fn set(&mut self, packet: &Packet) {
+        let sound = packet.payload();
+        (self.sequence, self.timestamp_ms, self.len) = (packet.sequence, packet.timestamp_ms, sound.len() as u16);
+        self.bytes[..sound.len()].copy_from_slice(sound);
+    }
+
+    fn sound(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
 }
 
 /// Where the sender's stream stands.
@@ -67,16 +93,16 @@ struct Stream {
 }
 
 impl Jitter {
-    /// Nothing waiting, at 8 kHz.
+    /// Nothing waiting.
     pub fn new() -> Self {
         Self {
-            rate: Rate::Hz8000,
-            packets: vec![None; PACKETS_MAX].into_boxed_slice(),
+            packets: vec![Waiting::NONE; PACKETS_MAX + 1].into(),
+            places: std::array::from_fn(|index| index as u8),
             len: 0,
+            queued: 0,
             stream: None,
-            sound: [0.0; PACKET_BYTES_MAX],
+            playing: PACKETS_MAX as u8,
             sound_at: 0,
-            sound_len: 0,
             starved: 0,
             gap_left: 0,
             delay: Delay::new(),
@@ -84,11 +110,10 @@ impl Jitter {
     }
 
     /// Forgets the stream.
-    pub fn reset(&mut self, rate: Rate) {
-        self.rate = rate;
-        self.len = 0;
-        self.stream = None;
-        (self.sound_at, self.sound_len) = (0, 0);
+    pub fn reset(&mut self) {
+        self.drop_all();
+        self.packets[usize::from(self.playing)].len = 0;
+        self.sound_at = 0;
         (self.starved, self.gap_left) = (0, 0);
         self.delay = Delay::new();
     }
@@ -96,10 +121,9 @@ impl Jitter {
     /// Queues a packet at its place, unless it is late or a duplicate.
     pub fn insert(&mut self, packet: &Packet, counters: &mut HearCounters) {
         if self.stream.is_some_and(|stream| distance(packet.sequence, stream.seen.newest()).abs() > RESTART) {
-            self.len = 0;
-            self.stream = None;
+            self.drop_all();
         }
-        let cursor = self.in_samples(packet.timestamp_ms);
+        let cursor = in_samples(packet.timestamp_ms);
         let stream = self.stream.get_or_insert(Stream { next: packet.sequence, cursor, seen: Seen::before(packet.sequence) });
         if !stream.seen.note(packet.sequence) {
             counters.duplicate = counters.duplicate.saturating_add(1);
@@ -112,11 +136,12 @@ impl Jitter {
         if self.len == PACKETS_MAX {
             self.drop_oldest(counters);
         }
-        let later = |waiting: &Option<Packet>| waiting.is_some_and(|w| distance(w.sequence, packet.sequence) > 0);
-        let place = self.packets[..self.len].iter().position(later).unwrap_or(self.len);
-        self.packets[self.len] = Some(*packet);
-        self.packets[place..=self.len].rotate_right(1);
+        let later = |&place: &u8| distance(self.packets[usize::from(place)].sequence, packet.sequence) > 0;
+        let turn = self.places[..self.len].iter().position(later).unwrap_or(self.len);
+        self.packets[usize::from(self.places[self.len])].set(packet);
+        self.places[turn..=self.len].rotate_right(1);
         self.len += 1;
+        self.queued += packet.payload().len();
         while self.waiting_ms() > WAITING_MS_MAX && self.len > 1 {
             self.drop_oldest(counters);
         }
@@ -124,7 +149,7 @@ impl Jitter {
 
     /// Writes waiting sound to the front of `out`, or tells how much of it must be made up. Never zero of either.
     pub fn take(&mut self, out: &mut [f32], counters: &mut HearCounters) -> Taken {
-        if self.sound_at == self.sound_len && self.gap_left == 0 {
+        if self.sound_left() == 0 && self.gap_left == 0 {
             self.next_packet(counters);
         }
         if self.gap_left > 0 {
@@ -132,14 +157,13 @@ impl Jitter {
             self.gap_left -= missing;
             return Taken::Gap(missing);
         }
-        let sound = &self.sound[self.sound_at..self.sound_len];
+        let sound = &self.packets[usize::from(self.playing)].sound()[self.sound_at..];
         if sound.is_empty() {
             self.starved += out.len() as i64;
             self.delay.starved = true;
             return Taken::Gap(out.len());
         }
-        let taken = sound.len().min(out.len());
-        out[..taken].copy_from_slice(&sound[..taken]);
+        let taken = codec::mulaw_decode(sound, out);
         self.sound_at += taken;
         Taken::Sound(taken)
     }
@@ -155,10 +179,14 @@ impl Jitter {
         self.delay.observe(left_ms);
     }
 
-    /// A frame may be skipped now: more is waiting than the line needs, and the moment is good.
+    /// More is waiting than the line needs.
+    pub fn may_skip(&self) -> bool {
+        self.waiting_ms() >= FRAME_MS && self.delay.spare_ms() >= self.delay.cushion_ms + FRAME_MS
+    }
+
+    /// A frame is skipped now, if it may: the moment is good.
     pub fn should_skip(&self, quiet: bool) -> bool {
-        let hurry = self.delay.spare_ms() > HURRY_MS && self.delay.tick.is_multiple_of(HURRY_TICKS);
-        self.waiting_ms() >= FRAME_MS && (quiet || hurry) && self.delay.spare_ms() >= self.delay.cushion_ms + FRAME_MS
+        quiet || self.delay.spare_ms() > HURRY_MS && self.delay.tick.is_multiple_of(HURRY_TICKS)
     }
 
     /// The next frame is taken on top of this tick's.
@@ -168,39 +196,60 @@ impl Jitter {
 
     /// Sound waiting, in ms.
     pub fn waiting_ms(&self) -> u32 {
-        let queued: usize = self.packets[..self.len].iter().flatten().map(|packet| packet.payload().len()).sum();
-        ((queued + self.sound_len - self.sound_at) * 1_000 / self.rate.hz() as usize) as u32
+        (self.queued + self.sound_left()) as u32 / PER_MS
+    }
+
+    /// What is left of the packet being played, in samples.
+    fn sound_left(&self) -> usize {
+        usize::from(self.packets[usize::from(self.playing)].len) - self.sound_at
+    }
+
+    /// The packet that waits at the head.
+    fn first(&self) -> Option<&Waiting> {
+        self.places[..self.len].first().map(|&place| &self.packets[usize::from(place)])
+    }
+
+    /// Takes it off; its place is free now.
+    fn remove_first(&mut self) {
+        self.queued -= self.first().map_or(0, |packet| usize::from(packet.len));
+        self.places[..self.len].rotate_left(1);
+        self.len -= 1;
+    }
+
+    /// Forgets all that waits, and whose it was.
+    fn drop_all(&mut self) {
+        (self.len, self.queued, self.stream) = (0, 0, None);
     }
 
     /// Begins the packet at the head of the queue, or the gap before it. A packet that the cursor has passed is late.
     fn next_packet(&mut self, counters: &mut HearCounters) {
         // at most PACKETS_MAX rounds: each takes one packet off
-        while let (Some(packet), Some(mut stream)) = (self.packets[..self.len].first().copied().flatten(), self.stream) {
-            let starts = self.in_samples(packet.timestamp_ms);
-            let tolerance = self.in_ms(TOLERANCE_MS);
+        while let (Some(&Waiting { sequence, timestamp_ms, len, .. }), Some(mut stream)) = (self.first(), self.stream) {
+            let starts = in_samples(timestamp_ms);
+            let tolerance = in_samples(TOLERANCE_MS);
             let ahead = starts - stream.cursor;
             let unmade = ahead - self.starved;
-            if ahead > tolerance && unmade > tolerance && unmade <= self.in_ms(GAP_MS_MAX) {
+            if ahead > tolerance && unmade > tolerance && unmade <= in_samples(GAP_MS_MAX) {
                 // what is made up moves the cursor, so that a straggler can still be played from there on
-                self.gap_left = unmade.min(self.in_ms(i64::from(FRAME_MS))) as usize;
+                self.gap_left = unmade.min(in_samples(FRAME_MS)) as usize;
                 stream.cursor += self.starved + self.gap_left as i64;
                 self.starved = 0;
                 self.stream = Some(stream);
                 return;
             }
             self.remove_first();
-            counters.lost = counters.lost.saturating_add(distance(packet.sequence, stream.next).max(0) as u32);
-            self.sound_len = codec::mulaw_decode(packet.payload(), &mut self.sound);
-            let behind = if (-self.in_ms(GAP_MS_MAX)..-tolerance).contains(&ahead) { -ahead } else { 0 };
-            self.sound_at = (behind as usize).min(self.sound_len);
-            stream.cursor = starts + self.sound_len as i64;
-            stream.next = packet.sequence.wrapping_add(1);
+            std::mem::swap(&mut self.playing, &mut self.places[self.len]);
+            counters.lost = counters.lost.saturating_add(distance(sequence, stream.next).max(0) as u32);
+            let behind = if (-in_samples(GAP_MS_MAX)..-tolerance).contains(&ahead) { -ahead } else { 0 };
+            self.sound_at = (behind as usize).min(usize::from(len));
+            stream.cursor = starts + i64::from(len);
+            stream.next = sequence.wrapping_add(1);
             self.stream = Some(stream);
             if self.starved > 0 && ahead <= tolerance {
                 self.delay.jittered();
             }
             self.starved = 0;
-            if self.sound_at < self.sound_len {
+            if self.sound_left() > 0 {
                 return;
             }
             counters.late = counters.late.saturating_add(1);
@@ -209,30 +258,22 @@ impl Jitter {
 
     /// Gives up the sound that has waited longest.
     fn drop_oldest(&mut self, counters: &mut HearCounters) {
-        let Some(packet) = self.packets[..self.len].first().copied().flatten() else { return };
+        let Some(&Waiting { sequence, timestamp_ms, len, .. }) = self.first() else { return };
         self.remove_first();
-        let ms = packet.payload().len() as u32 * 1_000 / self.rate.hz();
+        let ms = u32::from(len) / PER_MS;
         counters.dropped_ms = counters.dropped_ms.saturating_add(ms);
-        let cursor = self.in_samples(packet.timestamp_ms) + packet.payload().len() as i64;
+        let cursor = in_samples(timestamp_ms) + i64::from(len);
         if let Some(stream) = &mut self.stream {
-            stream.next = packet.sequence.wrapping_add(1);
+            stream.next = sequence.wrapping_add(1);
             stream.cursor = cursor;
         }
         self.starved = 0;
     }
+}
 
-    fn remove_first(&mut self) {
-        self.packets[..self.len].rotate_left(1);
-        self.len -= 1;
-    }
-
-    fn in_samples(&self, timestamp_ms: u32) -> i64 {
-        self.in_ms(i64::from(timestamp_ms))
-    }
-
-    fn in_ms(&self, ms: i64) -> i64 {
-        ms * i64::from(self.rate.hz()) / 1_000
-    }
+/// Of a moment or a length in ms.
+fn in_samples(ms: impl Into<i64>) -> i64 {
+    ms.into() * i64::from(PER_MS)
 }
 
 impl Default for Jitter {
@@ -289,3 +330,5 @@ impl Delay {
 }
 
 const FRAME_MS: u32 = crate::time::TICK_MS as u32;
+/// Samples, which are bytes.
+const PER_MS: u32 = Rate::Hz8000.hz() / 1_000;

@@ -51,12 +51,10 @@ pub struct OpusEar {
 impl OpusEar {
     /// An ear that has heard nothing.
     pub fn new() -> Result<Self, OpusError> {
-        let mut conceal = Conceal::new();
-        conceal.reset(Rate::Hz16000);
         Ok(Self {
             order: Order::new(),
             decoder: OpusDecoder::new()?,
-            conceal,
+            conceal: Conceal::new(Rate::Hz16000),
             sound: [0.0; SOUND_LEN],
             at: 0,
             len: 0,

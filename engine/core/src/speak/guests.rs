@@ -1,7 +1,7 @@
 //! The guests' sound on its way to the caller: it waits for the next packet, at the rate at which guests are heard, and
 //! is converted to the line's.
 
-use crate::frame::{HEARD_LEN, HeardFrame, Rate};
+use crate::frame::{HEARD_LEN, HeardFrame, Rate, energy};
 use crate::packet::Codec;
 use crate::resample::Resampler;
 use crate::time::TICK_MS;
@@ -54,7 +54,7 @@ impl GuestSound {
 
     /// Takes the next 10 ms; the oldest makes room.
     pub fn push(&mut self, sound: &HeardFrame) {
-        let power = sound.iter().map(|sample| sample * sample).sum::<f32>() / HEARD_LEN as f32;
+        let power = energy(sound) / HEARD_LEN as f32;
         self.quiet_ms = if power > LIVE_RMS * LIVE_RMS { 0 } else { self.quiet_ms.saturating_add(TICK_MS as u32) };
         if self.len + HEARD_LEN > WAITING_LEN_MAX {
             self.remove(PACKET_LEN);

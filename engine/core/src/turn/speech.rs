@@ -6,7 +6,7 @@
 //! within 27 dB of the caller's loudest and above the room, for the model goes on for some 100 ms after the last of
 //! them. Without a model the same gate runs on the level above the line's noise.
 
-use crate::frame::{HEARD_LEN, HeardFrame};
+use crate::frame::{HEARD_LEN, HeardFrame, energy};
 use crate::time::{MediaTime, TICK_MS};
 
 /// A window at or above this is speech, Silero's own threshold.
@@ -76,7 +76,7 @@ impl Default for SpeechGate {
 impl SpeechGate {
     /// Takes the 10 ms that begin at `at`.
     pub fn frame(&mut self, at: MediaTime, frame: &HeardFrame) {
-        let level = frame.iter().map(|sample| sample * sample).sum::<f32>() / HEARD_LEN as f32;
+        let level = energy(frame) / HEARD_LEN as f32;
         self.levels[self.next_level] = (at, level);
         self.next_level = (self.next_level + 1) % LEVELS;
         self.peak *= PEAK_FADE;

@@ -140,7 +140,7 @@ pub async fn metrics(State(status): State<Arc<Status>>) -> Response {
     let backlog = status.sessions.outbox.with(|store| store.backlog()).await.and_then(|backlog| backlog).unwrap_or_default();
     let rooms = status.rooms.as_ref().map(|rooms| rooms.counts()).unwrap_or_default();
     let Sessions { metrics, engine, headroom, agents, .. } = &*status.sessions;
-    let mut text = metrics.render(&engine.meters(), headroom.pressure(), &backlog, &status.twilio.read(), &rooms, &agents.breakers());
+    let mut text = metrics.render(&engine.meters(), headroom.pressure(), &backlog, &status.twilio, &rooms, &agents.breakers());
     metrics::store(&mut text, status.sessions.outbox.health());
     text.push_str(&status.gate.render());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()

@@ -251,9 +251,9 @@ impl RoomCall {
             requests: Some(asked),
             agent_alone: false,
             // the track behind the caller changes, and with it who reads it
-            brings_packets: false,
+            direct: false,
         };
-        let task = self.host.sessions.take(call, Line { from, to })?.task;
+        let task = self.host.sessions.take(call, Line { from, to: Some(to) })?.task;
         self.host.live().insert(self.name.clone(), LiveRoom { requests: requests.clone(), orders: None, recording: None, without_agent: false });
         Ok(Live { from: from_sender, to: to_receiver, watched, requests, task, show: Show::new(self.room.clone()) })
     }

@@ -34,14 +34,14 @@ impl Exchange {
     }
 
     pub fn try_admit(&mut self) -> Option<Caller> {
-        let settings = PortSettings { leg: LegSettings::new(Rate::Hz8000), ear: true };
+        let settings = PortSettings { leg: LegSettings::new(Rate::Hz8000), ear: true, direct: false };
         self.link.admit(settings).map(Caller::new)
     }
 
     /// A caller in a room, whose agent's sound goes out alone, too.
     pub fn try_admit_to_room(&mut self) -> Option<Caller> {
         let leg = LegSettings { agent_alone: true, ..LegSettings::new(Rate::Hz48000) };
-        let caller = Caller::new(self.link.admit(PortSettings { leg, ear: true })?);
+        let caller = Caller::new(self.link.admit(PortSettings { leg, ear: true, direct: false })?);
         Some(Caller { room: Some(opus_packets()), ..caller })
     }
 

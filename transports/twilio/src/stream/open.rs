@@ -1,11 +1,11 @@
 //! The opening of a stream: from the upgrade to a call that has its line.
 
+use super::FROM_LINE_MAX;
 use super::frame::Received;
 use super::socket::Socket;
-use super::{FROM_LINE_MAX, TO_LINE_MAX};
 use crate::counters::count;
 use crate::message::{self, Count, Message, Start};
-use crate::switchboard::{Desk, IncomingCall, LineIo, Refused};
+use crate::switchboard::{Accepted, Desk, IncomingCall, Refused};
 use crate::token::{self, BadToken};
 use crate::webhook::{is_sid, now_s};
 use std::collections::HashSet;
@@ -14,15 +14,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use voiced_core::line::{FromLine, PacketSink, ToLine};
+use voiced_core::line::FromLine;
 
 /// A stream whose call has its line.
 pub(super) struct Opened {
     pub(super) stream_sid: String,
     pub(super) from: mpsc::Sender<FromLine>,
-    pub(super) to: mpsc::Receiver<ToLine>,
-    /// Where the caller's sound goes, if not to `from`.
-    pub(super) packets: Option<PacketSink>,
+    pub(super) call: Accepted,
     /// Held as long as the stream lives.
     pub(super) _live: Live,
 }
@@ -106,12 +104,11 @@ fn check(desk: &Desk, call_sid: &str, start: &Start) -> Result<(), NotOpened> {
 fn admit(desk: &Arc<Desk>, call_sid: &str, start: Start) -> Result<Opened, NotOpened> {
     let live = Live::claim(desk, call_sid).ok_or(NotOpened::Second)?;
     let (from_sender, from) = mpsc::channel(FROM_LINE_MAX);
-    let (to, to_receiver) = mpsc::channel(TO_LINE_MAX);
     let stream_sid = start.stream_sid.clone();
-    let packets = desk.switchboard.connected(incoming(start), LineIo { from, to })?;
+    let call = desk.switchboard.connected(incoming(start), from)?;
     count(&desk.counters.streams);
     tracing::info!(call_sid, stream_sid, "stream started");
-    Ok(Opened { stream_sid, from: from_sender, to: to_receiver, packets, _live: live })
+    Ok(Opened { stream_sid, from: from_sender, call, _live: live })
 }
 
 fn incoming(start: Start) -> IncomingCall {

@@ -8,6 +8,8 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Context;
+use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -15,8 +17,8 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use url::form_urlencoded;
-use voiced_core::line::PacketSink;
-use voiced_twilio::{IncomingCall, LineIo, Refused, Secret, Switchboard, TwilioCounters, TwilioSettings, router};
+use voiced_core::line::{FromLine, Said, ToLine};
+use voiced_twilio::{Accepted, IncomingCall, Refused, Secret, Switchboard, TwilioCounters, TwilioSettings, router};
 
 pub const CALL_SID: &str = "CA11111111111111111111111111111111";
 pub const ACCOUNT_SID: &str = "AC22222222222222222222222222222222";
@@ -34,6 +36,23 @@ pub struct Host {
     calls: mpsc::UnboundedReceiver<(IncomingCall, LineIo)>,
 }
 
+/// A call's ends of its line.
+pub struct LineIo {
+    pub from: mpsc::Receiver<FromLine>,
+    pub to: mpsc::Sender<ToLine>,
+}
+
+impl LineIo {
+    /// With what the stream is given of it. Dropping `to` hangs up.
+    fn open(from: mpsc::Receiver<FromLine>) -> (Self, Accepted) {
+        let (to, mut said) = mpsc::channel(256);
+        let source = move |context: &mut Context<'_>| {
+            said.poll_recv(context).map(|said| Said { what: said.unwrap_or(ToLine::HangUp), said_at: Instant::now(), due_at: None })
+        };
+        (Self { from, to }, Accepted { packets: None, to: Box::new(source) })
+    }
+}
+
 struct Board {
     full: AtomicBool,
     calls: mpsc::UnboundedSender<(IncomingCall, LineIo)>,
@@ -45,8 +64,9 @@ impl Switchboard for Board {
         !self.full.load(Ordering::Relaxed)
     }
 
-    fn connected(&self, call: IncomingCall, line: LineIo) -> Result<Option<PacketSink>, Refused> {
-        self.calls.send((call, line)).map(|()| None).map_err(|_| Refused)
+    fn connected(&self, call: IncomingCall, from: mpsc::Receiver<FromLine>) -> Result<Accepted, Refused> {
+        let (line, accepted) = LineIo::open(from);
+        self.calls.send((call, line)).map(|()| accepted).map_err(|_| Refused)
     }
 
     fn status(&self, call_sid: &str, status: &str) {
