@@ -48,6 +48,9 @@ const ROWS: [Row; 3] = [
     Row { name: "all", models: "the same and noise cancellation", settings: &[("VOICED_AGENT__NOISE_CANCELLATION_ENABLED", "true")] },
 ];
 
+/// The number is near enough when so small a share of it more were too many.
+const NEAR: usize = 16;
+
 struct Options {
     rows: Vec<String>,
     from: usize,
@@ -114,13 +117,25 @@ fn measure(options: &Options) -> Result<(), String> {
             continue;
         };
         println!(
-            "{:<8} {:>4} calls  {:.2} % of the core and {:>4} KB each  response {}/{} ms  clear {}/{} ms  limit: {limit}",
-            row.name, best.calls, best.cpu_percent_per_call, best.rss_kb_per_call, best.response.0, best.response.1, best.clear.0, best.clear.1
+            "{:<8} {:>4} calls  {:.2} % of the core and {:>4} KB each  response {}/{} ms, {:.1}/{:.1} of it ours  clear {}/{} ms, {:.1}/{:.1} ours  limit: {limit}",
+            row.name,
+            best.calls,
+            best.cpu_percent_per_call,
+            best.rss_kb_per_call,
+            best.response.0,
+            best.response.1,
+            best.own.0,
+            best.own.1,
+            best.clear.0,
+            best.clear.1,
+            best.clear_sent.0,
+            best.clear_sent.1
         );
         table.push(json!({
             "row": row.name, "models": row.models, "calls_per_core": best.calls, "cpu_percent_per_call": best.cpu_percent_per_call,
             "rss_kb_per_call": best.rss_kb_per_call, "missed_ticks": best.missed_ticks, "seconds": best.seconds,
-            "response_ms": { "p50": best.response.0, "p95": best.response.1 }, "clear_ms": { "p50": best.clear.0, "p99": best.clear.1 }, "limit": limit,
+            "response_ms": { "p50": best.response.0, "p95": best.response.1 }, "clear_ms": { "p50": best.clear.0, "p99": best.clear.1 },
+            "own_response_ms": { "p50": best.own.0, "p95": best.own.1 }, "own_clear_ms": { "p50": best.clear_sent.0, "p99": best.clear_sent.1 }, "limit": limit,
         }));
     }
     if options.profile {
@@ -140,6 +155,7 @@ fn measure(options: &Options) -> Result<(), String> {
 /// Raises the calls of a row: the last step that held, what ended it, and all steps.
 fn raise(load: &Load, row: &Row, options: &Options) -> Result<(Option<Step>, String, Vec<Step>), String> {
     let (mut calls, mut held, mut steps) = (options.from, None::<Step>, Vec::<Step>::new());
+    let mut failed = None;
     let limit = loop {
         eprintln!("{}: {calls} calls, {} s", row.name, options.seconds);
         let step = load.step(row.settings, calls, options.seconds)?;
@@ -152,14 +168,21 @@ fn raise(load: &Load, row: &Row, options: &Options) -> Result<(Option<Step>, Str
         eprintln!("    {}", step.line());
         steps.push(step.clone());
         match fault {
-            Some(fault) => break fault,
+            Some(fault) => failed = Some((calls, fault)),
             None => held = Some(step),
         }
-        if calls == CALLS_MAX {
-            break format!("{CALLS_MAX} calls were not too many");
-        }
-        calls = CALLS_MAX.min((calls as f64 * GROWTH) as usize);
+        let holds = held.as_ref().map_or(0, |step| step.calls);
+        calls = match failed.take() {
+            Some((calls, fault)) if holds == 0 || calls - holds <= holds / NEAR => break fault,
+            Some((calls, fault)) => {
+                failed = Some((calls, fault));
+                usize::midpoint(holds, calls)
+            }
+            None if calls == CALLS_MAX => break format!("{CALLS_MAX} calls were not too many"),
+            None => CALLS_MAX.min((calls as f64 * GROWTH) as usize),
+        };
     };
+    steps.sort_by_key(|step| step.calls);
     let Some(best) = &held else { return Ok((None, limit, steps)) };
     if options.hold > 0 {
         eprintln!("{}: {} calls, held for {} s", row.name, best.calls, options.hold);

@@ -40,6 +40,10 @@ pub struct Step {
     pub response: (u64, u64),
     /// From the caller's first sound to the clear, p50 and p99, ms.
     pub clear: (u64, u64),
+    /// What the daemon itself adds to a response, p50 and p95, ms.
+    pub own: (f64, f64),
+    /// From the decision to the clear in Twilio's socket, p50 and p99, ms.
+    pub clear_sent: (f64, f64),
     /// CPU by thread and by part of the tick, as a table.
     pub shares: String,
     failed: u64,
@@ -72,15 +76,19 @@ impl Step {
     /// For a person who waits.
     pub fn line(&self) -> String {
         format!(
-            "{:.2} % each, core {:.0} %, phones {:.0} %, {} KB each, response {}/{} ms, clear {}/{} ms, {} ticks missed, {} gaps",
+            "{:.2} % each, core {:.0} %, phones {:.0} %, {} KB each, response {}/{} ms (own {:.1}/{:.1}), clear {}/{} ms (own {:.1}/{:.1}), {} ticks missed, {} gaps",
             self.cpu_percent_per_call,
             self.busy_percent,
             self.phones_percent,
             self.rss_kb_per_call,
             self.response.0,
             self.response.1,
+            self.own.0,
+            self.own.1,
             self.clear.0,
             self.clear.1,
+            self.clear_sent.0,
+            self.clear_sent.1,
             self.missed_ticks,
             self.gaps
         )
@@ -146,6 +154,8 @@ impl Load {
             missed_ticks: missed(&last),
             response: (number(&figures["response_ms"]["p50"]), number(&figures["response_ms"]["p95"])),
             clear: (number(&figures["barge_in_to_clear_ms"]["p50"]), number(&figures["barge_in_to_clear_ms"]["p99"])),
+            own: (quantile(&last, "reply_sent", 0.5), quantile(&last, "reply_sent", 0.95)),
+            clear_sent: (quantile(&last, "clear_sent", 0.5), quantile(&last, "clear_sent", 0.99)),
             shares: shares(&before, &after, took),
             failed: number(&figures["failed"]) + value(&last, "voiced_calls_refused_total") as u64,
             gaps: number(&figures["gaps"]),
@@ -184,6 +194,23 @@ fn missed(metrics: &str) -> u64 {
     let all = value(metrics, "voiced_tick_us_count{");
     let in_time = value(metrics, "voiced_tick_us_bucket{thread=\"0\",le=\"20000\"}");
     (all - in_time + value(metrics, "voiced_ticks_skipped_total{")) as u64
+}
+
+/// So much of a histogram of µs lies below this, in ms; as Prometheus tells it, evenly spread within a bucket.
+fn quantile(metrics: &str, name: &str, share: f64) -> f64 {
+    let bucket = |line: &str| {
+        let (bound, count) = line.strip_prefix(&format!("voiced_{name}_us_bucket{{"))?.split_once("le=\"")?.1.split_once("\"} ")?;
+        Some((bound.parse::<f64>().ok()?, count.parse::<f64>().ok()?))
+    };
+    let wanted = value(metrics, &format!("voiced_{name}_us_count")) * share;
+    let (mut below, mut from) = (0.0, 0.0);
+    for (bound, count) in metrics.lines().filter_map(bucket) {
+        if count >= wanted && count > below {
+            return (from + (bound - from) * (wanted - below) / (count - below)) / 1_000.0;
+        }
+        (below, from) = (count, bound);
+    }
+    from / 1_000.0
 }
 
 /// What threads and parts of the tick cost from one scrape to another.

@@ -9,6 +9,7 @@ mod tools;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures_util::{Stream, StreamExt, stream};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Duration, sleep};
 use voiced_core::conversation::{Action, Conversation, Input, TurnTiming};
@@ -138,7 +139,9 @@ pub async fn run(context: CallContext, line: Line, port: CallPort, requests: Opt
     call.report(CallEventKind::CallInitiated { metadata: call.context.metadata.clone(), started_at_unix_ms: unix_ms() }).await;
     call.context.agent.llm.warm();
     call.apply(Input::Started).await;
-    let (mut cancel, mut drained) = (call.context.cancel.clone(), call.context.drained.clone());
+    // made once, and again after each order: a future of its own in each round would take two locks to come and two to go
+    let orders = orders(call.context.cancel.clone(), call.context.drained.clone());
+    tokio::pin!(orders);
     let bell = Arc::clone(&call.port.bell);
     let mut end_at = Some(call.started + Duration::from_secs(call.context.agent.max_duration_s));
     let mut ticked = Instant::now();
@@ -171,11 +174,7 @@ pub async fn run(context: CallContext, line: Line, port: CallPort, requests: Opt
             },
             () = sleep(AGAIN), if call.left_over => call.serve_leg().await,
             () = &mut idle => {}
-            Ok(()) = cancel.changed() => {
-                let gone = cancel.borrow_and_update().unwrap_or(Gone::HungUp);
-                call.apply(Input::Gone(gone)).await;
-            }
-            Ok(()) = drained.changed() => call.apply(Input::Drain).await,
+            Some(order) = orders.next() => call.apply(order).await,
         }
         let handed = call.replies.hand_over(&mut call.port.speech);
         call.left_over |= handed.leaves;
@@ -197,6 +196,20 @@ pub async fn run(context: CallContext, line: Line, port: CallPort, requests: Opt
     }
     drop(call);
     let _ = reporter.await; // the call's last event is on disk before its place is free
+}
+
+/// What the daemon orders: to end now, and to come to an end.
+fn orders(cancel: watch::Receiver<Option<Gone>>, drained: watch::Receiver<bool>) -> impl Stream<Item = Input> {
+    let cancelled = stream::unfold(cancel, |mut cancel| async {
+        cancel.changed().await.ok()?;
+        let gone = cancel.borrow_and_update().unwrap_or(Gone::HungUp);
+        Some((Input::Gone(gone), cancel))
+    });
+    let drains = stream::unfold(drained, |mut drained| async {
+        drained.changed().await.ok()?;
+        Some((Input::Drain, drained))
+    });
+    stream::select(cancelled, drains)
 }
 
 async fn next(requests: &mut Option<mpsc::Receiver<Request>>) -> Option<Request> {

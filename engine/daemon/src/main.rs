@@ -18,6 +18,8 @@ mod linger;
 mod listen;
 mod live;
 mod local;
+#[cfg(test)]
+mod memory;
 mod metrics;
 mod notify;
 mod providers;

@@ -8,6 +8,7 @@
 mod api;
 mod bridge;
 mod call;
+mod early;
 mod linked;
 mod profile;
 mod show;

@@ -298,14 +298,20 @@ fn direct(mut packets: SoundProducer<Packet>, mut outgoing: SoundConsumer<ToLine
     let (bell, opened_at) = (Arc::new(Bell::new()), Instant::now());
     let end = Arc::new(LineEnd { bell: Arc::clone(&bell), is_over: AtomicBool::new(false), opened_at, due_us: AtomicU64::new(0) });
     let call = EndOfCall(Arc::clone(&end));
+    // the ring is looked at after the bell only, and until it is empty: a poll comes with each packet of the caller
+    let (mut listener, mut holds_something) = (bell.listener(), false);
     let source = move |context: &mut Context<'_>| loop {
+        if !holds_something {
+            ready!(listener.poll_rung(context));
+            holds_something = true;
+        }
         let is_over = end.is_over.load(Ordering::Acquire); // before the ring: what was said last is taken first
         let said = |what, due_at| Poll::Ready(Said { what, said_at: end.bell.raised_at(), due_at });
         match outgoing.pop() {
             Some(what @ ToLine::Audio(_)) => return said(what, end.take_due()),
             Some(what) => return said(what, None),
             None if is_over => return said(ToLine::HangUp, None),
-            None => ready!(end.bell.poll_rung(context)),
+            None => holds_something = false,
         }
     };
     (DirectLine { packets: Box::new(move |packet| packets.push(packet).is_ok()), outgoing: Box::new(source), bell }, call)

@@ -34,7 +34,7 @@ pub struct TwilioCounters {
 }
 
 /// Upper bounds of [`Delays`], in µs.
-pub const DELAY_BUCKETS_US: [u64; 12] = [250, 500, 1_000, 2_000, 3_000, 5_000, 7_000, 10_000, 15_000, 20_000, 50_000, 100_000];
+pub const DELAY_BUCKETS_US: [u64; 14] = [250, 500, 1_000, 2_000, 3_000, 5_000, 7_000, 9_000, 10_000, 11_000, 15_000, 20_000, 50_000, 100_000];
 
 /// How long something took, counted by length; the last count is of what took longer than all bounds.
 #[derive(Debug, Default)]

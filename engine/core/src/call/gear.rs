@@ -1,16 +1,19 @@
-//! The states of Opus: 18 KB of decoder and 31 KB of encoder, which only a leg in a room has. They are born and die on the
-//! rim and are lent to the leg while its call lasts.
+//! What only a leg in a room has: the states of Opus, 18 KB of decoder and 31 KB of encoder, and room for speech at 48 kHz,
+//! 350 KB. It is born and dies on the rim and is lent to the leg while its call lasts.
 
 use crate::codec::opus::{OpusEncoder, OpusError};
 use crate::hear::opus::OpusEar;
 use crate::leg::LegSettings;
 use crate::packet::Codec;
+use crate::speak::memory::Memory;
+use crate::speak::playout::Playout;
 
 /// What a leg in a room needs and a telephone's does not: made by the rim, lent to the leg for the call.
 pub struct OpusGear {
     pub(super) ear: Box<OpusEar>,
     pub(super) encoder: OpusEncoder,
     pub(super) alone: Option<OpusEncoder>,
+    pub(super) memory: Memory,
 }
 
 impl OpusGear {
@@ -20,6 +23,6 @@ impl OpusGear {
             return Ok(None);
         }
         let alone = settings.agent_alone.then(OpusEncoder::new).transpose()?;
-        Ok(Some(Self { ear: Box::new(OpusEar::new()?), encoder: OpusEncoder::new()?, alone }))
+        Ok(Some(Self { ear: Box::new(OpusEar::new()?), encoder: OpusEncoder::new()?, alone, memory: Playout::room_memory() }))
     }
 }

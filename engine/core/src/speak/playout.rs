@@ -18,7 +18,7 @@ use super::pace::LEAD_MS_MAX;
 use super::progress::Progress;
 use super::sender::{PACKET_MS, Sender};
 use super::told::{PlayoutCounters, PlayoutEvent, PlayoutState, Push};
-use crate::frame::HeardFrame;
+use crate::frame::{HeardFrame, Rate};
 use crate::id::TurnId;
 use crate::leg::{CHUNK_LEN_MAX, ChunkEnd, HeardUntil, SpeechChunk};
 use crate::line::ToLine;
@@ -39,7 +39,10 @@ const FADE_MS: u64 = 5;
 /// The agent's sound of one leg. Allocates in [`Playout::new`] only.
 pub struct Playout {
     per_ms: u64,
+    /// At a telephone's rate.
     memory: Memory,
+    /// At a room's, six times as large: lent to the calls that need it.
+    room_memory: Option<Memory>,
     out: Sender,
     alone: Alone,
     marks: Marks,
@@ -55,11 +58,12 @@ pub struct Playout {
 }
 
 impl Playout {
-    /// A silent playout with room for any rate.
+    /// A silent playout with room for a telephone's sound.
     pub fn new() -> Self {
         Self {
             per_ms: per_ms(Codec::Mulaw),
-            memory: Memory::new(WAITING_MS_MAX + MEMORY_MS),
+            memory: Memory::new(WAITING_MS_MAX + MEMORY_MS, Rate::Hz8000),
+            room_memory: None,
             out: Sender::new(),
             alone: Alone::new(),
             marks: Marks::new(),
@@ -76,7 +80,6 @@ impl Playout {
     /// Makes ready for a new call, without allocation. The lead is kept within [`super::pace::Pace`]'s limits.
     pub fn reset(&mut self, codec: Codec, lead_ms: u32) {
         self.per_ms = per_ms(codec);
-        self.memory.reset(codec.rate());
         self.out.reset(codec, lead_ms);
         self.alone.reset(codec);
         self.marks = Marks::new();
@@ -93,6 +96,20 @@ impl Playout {
     pub fn set_far_end_ms(&mut self, ms: u32) {
         self.far_end = u64::from(ms.min(LAG_MS_MAX)) * self.per_ms;
         self.lag = self.far_end;
+    }
+
+    /// Room for a room's sound, for [`Playout::room_memory_mut`].
+    pub fn room_memory() -> Memory {
+        Memory::new(WAITING_MS_MAX + MEMORY_MS, Rate::Hz48000)
+    }
+
+    /// What a call in a room lends, from [`Playout::reset`] to its end.
+    pub fn room_memory_mut(&mut self) -> &mut Option<Memory> {
+        &mut self.room_memory
+    }
+
+    fn memory(&self) -> &Memory {
+        self.room_memory.as_ref().unwrap_or(&self.memory)
     }
 
     /// The way out to the line.
@@ -154,7 +171,8 @@ impl Playout {
     /// Hands out the agent's sound whose moment of playing has come; to be called after [`Playout::tick`], if at all.
     pub fn tick_alone(&mut self, now: MediaTime, room: &mut dyn FnMut(Packet)) {
         if matches!(self.state, PlayoutState::Playing | PlayoutState::Done) {
-            self.alone.tick(self.played_in_time(now), &self.reply, &self.memory, now, room);
+            let memory = self.room_memory.as_ref().unwrap_or(&self.memory);
+            self.alone.tick(self.played_in_time(now), &self.reply, memory, now, room);
         }
     }
 
@@ -275,7 +293,7 @@ impl Playout {
             self.reply.end_phrase_if_any();
             self.reply.open = chunk.phrase;
         }
-        self.memory.write(self.reply.written, chunk.samples());
+        self.room_memory.as_mut().unwrap_or(&mut self.memory).write(self.reply.written, chunk.samples());
         self.reply.written += chunk.samples().len() as u64;
         match chunk.end {
             ChunkEnd::Nothing => {}
@@ -334,7 +352,7 @@ impl Playout {
     }
 
     fn faded(&self, position: u64) -> i16 {
-        let sample = self.memory.sample(position);
+        let sample = self.memory().sample(position);
         let fade = FADE_MS * self.per_ms;
         match self.reply.fade_from {
             Some(from) if (from..from + fade).contains(&position) => (i64::from(sample) * (position - from) as i64 / fade as i64) as i16,

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use voiced_core::conversation::Input;
 use voiced_core::id::GuestId;
 use voiced_core::packet::{Codec, Packet};
@@ -22,6 +22,7 @@ use voiced_livekit::token::{Grants, ParticipantToken, TokenKind};
 use voiced_livekit::{DisconnectReason, JoinOptions, Participant, PublishTrack, RemoteTrack, Room, RoomEvent, RpcError};
 
 use super::RoomHost;
+use super::early::EarlyTexts;
 use super::show::{Show, state};
 use super::whisper::Whisper;
 use crate::call::{Observed, Request, Side};
@@ -34,8 +35,6 @@ const JOINS_MAX: u32 = 5;
 const JOIN_PAUSE: Duration = Duration::from_secs(3);
 /// A join that takes longer than this has failed.
 const JOIN_MAX: Duration = Duration::from_secs(10);
-/// Texts kept of people the server has not told of yet.
-const EARLY_MAX: usize = 8;
 /// Orders from the HTTP side that wait at most.
 pub const ORDERS_MAX: usize = 16;
 
@@ -83,8 +82,7 @@ struct Bridge {
     caller_identity: String,
     requests: mpsc::Sender<Request>,
     people: BTreeMap<String, Person>,
-    /// Who wrote, and what, before the server told of them: texts do not wait for that news.
-    early: Vec<(String, String)>,
+    early: EarlyTexts,
     ordered: HashMap<String, SupervisorMode>,
     show: Show,
     /// The call's sound goes into these rooms as long as this is held.
@@ -135,7 +133,7 @@ impl Bridge {
             caller_identity,
             requests: call.requests.clone(),
             people: BTreeMap::new(),
-            early: Vec::new(),
+            early: EarlyTexts::default(),
             ordered: HashMap::new(),
             tapped: Arc::default(),
         };
@@ -203,11 +201,7 @@ impl Bridge {
                 if self.people.contains_key(&from) {
                     self.tell(Input::Whispered(text)).await;
                 } else {
-                    // who is no person, and so is never told of, must not keep others out
-                    if self.early.len() == EARLY_MAX {
-                        self.early.remove(0);
-                    }
-                    self.early.push((from, text));
+                    self.early.keep(Instant::now(), from, text);
                 }
             }
             RoomEvent::RpcRequest(request) => {
@@ -230,7 +224,7 @@ impl Bridge {
         let known = self.people.entry(person.identity.clone()).or_insert(Person { chosen, mode, guest: None, track: None });
         known.chosen = chosen;
         let changed = std::mem::replace(&mut known.mode, mode) != mode;
-        for (_, text) in self.early.extract_if(.., |(from, _)| *from == person.identity).collect::<Vec<_>>() {
+        for text in self.early.of(Instant::now(), &person.identity) {
             self.tell(Input::Whispered(text)).await;
         }
         for track in person.tracks.iter().filter(|track| track.audio && track.source.is_voice()) {

@@ -19,6 +19,7 @@ use voiced_core::packet::{Codec, Packet};
 use voiced_events::deliver::unix_ms;
 use voiced_livekit::{DisconnectReason, JoinOptions, Participant, ParticipantKind, PublishTrack, RemoteTrack, Room, RoomEvent, RpcError};
 
+use super::early::EarlyTexts;
 use super::linked::{Linked, Move};
 use super::profile::JobProfile;
 use super::show::{Show, state};
@@ -74,6 +75,7 @@ pub async fn run(host: &Arc<RoomHost>, job: RoomJob) -> Result<Room> {
         hear_all,
         linked: Linked::new(participant),
         voices: HashMap::new(),
+        early: EarlyTexts::default(),
         leave_at: Instant::now() + NOBODY_MAX,
         connected: false,
         live: None,
@@ -97,6 +99,7 @@ struct RoomCall {
     linked: Linked,
     /// Of whom the agent hears, by identity.
     voices: HashMap<String, Voices>,
+    early: EarlyTexts,
     /// When the room is left unless somebody is there.
     leave_at: Instant,
     /// Sound and texts can flow.
@@ -148,7 +151,13 @@ impl RoomCall {
             RoomEvent::TrackSubscribed { identity, track } => self.listen(&identity, &track),
             RoomEvent::TrackMuted { identity, sid, muted } => _ = self.voices.get(&identity).map(|voices| voices.muted(&sid, muted)),
             RoomEvent::TrackUnsubscribed { identity, sid } => _ = self.voices.get_mut(&identity).map(|voices| voices.gone(&sid)),
-            RoomEvent::Text { topic, from, text, complete: true, .. } if topic == "lk.chat" && self.may_talk(&from) => self.tell(Input::Typed(text)),
+            RoomEvent::Text { topic, from, text, complete: true, .. } if topic == "lk.chat" => {
+                if self.live.is_some() && self.may_talk(&from) {
+                    self.tell(Input::Typed(text));
+                } else {
+                    self.early.keep(Instant::now(), from, text);
+                }
+            }
             RoomEvent::Dtmf { from, digit } if self.linked.is(&from) => {
                 for digit in digit.chars() {
                     self.line_says(FromLine::Dtmf(digit));
@@ -168,18 +177,17 @@ impl RoomCall {
 
     /// Somebody is there: perhaps the one we came for.
     fn joined(&mut self, participant: &Participant) -> Result<()> {
-        match self.linked.sees(participant) {
-            Move::Linked | Move::Back => self.subscribe(participant),
-            Move::Nothing => {
-                if self.hear_all && participant.kind.is_human() {
-                    self.subscribe(participant);
-                }
-                return Ok(());
-            }
+        let is_linked = matches!(self.linked.sees(participant), Move::Linked | Move::Back);
+        if !(is_linked || self.hear_all && participant.kind.is_human()) {
+            return Ok(());
         }
-        if self.live.is_none() {
+        self.subscribe(participant);
+        if is_linked && self.live.is_none() {
             self.live = Some(self.begin(participant)?);
             self.ready();
+        }
+        for text in self.early.of(Instant::now(), &participant.identity) {
+            self.tell(Input::Typed(text));
         }
         Ok(())
     }

@@ -14,6 +14,8 @@ use super::{OutboxError, Store};
 
 /// Events committed in one transaction, so that the first of them does not wait for a flood behind it.
 const BATCH_MAX: usize = 256;
+/// A burst is committed so often at most, since each commit is a sync of the disk; the first event of it at once.
+const COMMIT_EVERY: Duration = Duration::from_millis(20);
 /// Events that wait in memory for the disk: some 20 MB, an hour of two hundred calls.
 const UNWRITTEN_MAX: usize = 20_000;
 /// How soon a disk that refused is asked again.
@@ -37,9 +39,20 @@ pub(super) struct Writer {
 impl Writer {
     /// Serves until nobody has a handle any more.
     pub(super) fn run(mut self, mut waiting: mpsc::Receiver<Request>) {
-        let mut batch = Vec::new();
+        let (mut batch, mut served_at) = (Vec::new(), None::<Instant>);
         while waiting.blocking_recv_many(&mut batch, BATCH_MAX) > 0 {
+            let only_records = batch.iter().all(|request| matches!(request, Request::Record(..)));
+            let early = served_at.and_then(|at| COMMIT_EVERY.checked_sub(at.elapsed()));
+            if let Some(early) = early.filter(|_| only_records && batch.len() < BATCH_MAX && self.again_at.is_none()) {
+                std::thread::sleep(early);
+                while batch.len() < BATCH_MAX
+                    && let Ok(request) = waiting.try_recv()
+                {
+                    batch.push(request);
+                }
+            }
             self.serve(&mut batch);
+            served_at = Some(Instant::now());
         }
         self.again_at = None;
         self.write(&[]);
