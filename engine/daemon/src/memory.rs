@@ -116,7 +116,8 @@ fn calls_under_the_meter() {
         tokio::time::sleep(Duration::from_secs(8)).await;
         assert_eq!(daemon.sessions.list().len(), wanted, "all of them still talk");
         drop(profiler);
-        let _ = lab.kill(); // nobody waits for the calls
+        // nobody waits for the calls
+        lab.kill().and_then(|()| lab.wait()).expect("the lab ends");
         std::process::exit(0);
     });
 }
