@@ -253,10 +253,10 @@ pub(crate) fn open(settings: &PortSettings, gear: Option<OpusGear>) -> (CallPort
         Codec::Mulaw => MULAW_BYTES,
         Codec::Opus => OPUS_BYTES,
     };
-    let (packets_in, packets) = sound_ring::open(PACKETS_MAX, packet_bytes);
+    let (mut packets_in, packets) = sound_ring::open(PACKETS_MAX, packet_bytes);
     let (speech_in, speech) = sound_ring::open(SPEECH_MAX, 2 * 2 * rate.frame_len());
     let (commands_in, commands) = RingBuffer::new(COMMANDS_MAX);
-    let (outgoing, outgoing_out) = sound_ring::open(OUTGOING_MAX, packet_bytes);
+    let (outgoing, mut outgoing_out) = sound_ring::open(OUTGOING_MAX, packet_bytes);
     let (events, events_out) = RingBuffer::new(EVENTS_MAX);
     let (line, line_out) = sound_ring::open(PACKETS_MAX, packet_bytes);
     let (ear, ear_out) = settings.ear.then(|| RingBuffer::new(EAR_MAX)).unzip();
@@ -265,14 +265,12 @@ pub(crate) fn open(settings: &PortSettings, gear: Option<OpusGear>) -> (CallPort
     let bell = Arc::new(Bell::new());
     let each_packet = Arc::new(AtomicBool::new(false));
     let hearing = Arc::new(Hearing::default());
-    let (mut packets_in, mut outgoing_out) = (packets_in, outgoing_out);
     let ends = settings.direct.then(|| {
         let packets = std::mem::replace(&mut packets_in, SoundProducer::closed());
         direct(packets, std::mem::replace(&mut outgoing_out, SoundConsumer::closed()))
     });
     let (direct, line_end) = ends.unzip();
-    let line_bell = direct.as_ref().map_or(&bell, |direct: &DirectLine| &direct.bell);
-    let line_bell = Arc::clone(line_bell);
+    let line_bell = Arc::clone(direct.as_ref().map_or(&bell, |direct: &DirectLine| &direct.bell));
     (
         CallPort {
             direct,
