@@ -110,9 +110,12 @@ fn calls_under_the_meter() {
         let daemon = Daemon::start(voiced_config::load(None, environment).expect("settings"), false).await.expect("a daemon");
         writeln!(to_lab, "http://{}", daemon.address).expect("the lab reads");
         let wanted = calls.parse().expect("a number");
-        while daemon.sessions.list().len() < wanted {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        let all_talk = async {
+            while daemon.sessions.list().len() < wanted {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(1), all_talk).await.expect("all of them call");
         tokio::time::sleep(Duration::from_secs(8)).await;
         assert_eq!(daemon.sessions.list().len(), wanted, "all of them still talk");
         drop(profiler);
