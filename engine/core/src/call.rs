@@ -112,14 +112,14 @@ impl Leg {
         self.opus = Some(gear.ear);
         *self.playout.sender_mut().encoder_mut().opus_mut() = Some(gear.encoder);
         *self.playout.alone_mut().encoder_mut().opus_mut() = gear.alone;
-        *self.playout.room_memory_mut() = Some(gear.memory);
+        self.playout.lend(gear.memory);
     }
 
     /// Gives it back, to be freed elsewhere.
     pub fn strip(&mut self) -> Option<OpusGear> {
         let alone = self.playout.alone_mut().encoder_mut().opus_mut().take();
         let encoder = self.playout.sender_mut().encoder_mut().opus_mut().take()?;
-        Some(OpusGear { ear: self.opus.take()?, encoder, alone, memory: self.playout.room_memory_mut().take()? })
+        Some(OpusGear { ear: self.opus.take()?, encoder, alone, memory: self.playout.give_back()? })
     }
 
     /// Takes a packet of the caller's.

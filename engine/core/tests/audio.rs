@@ -218,7 +218,7 @@ fn a_lost_packet_costs_its_own_length_only() {
     let heard = hear(&mut ear, &arrivals, 2_000);
     assert_eq!(ear.counters().lost, 1);
     assert_eq!(ear.counters().concealed_frames, 2);
-    let whole = hear(&mut self::Hear::new(), &steady(100), 2_000);
+    let whole = hear(&mut Hear::new(), &steady(100), 2_000);
     let from = 16 * 1_060;
     assert_eq!(heard[from..], whole[from..], "what follows is in its place");
     let hole = &heard[16 * 1_006..16 * 1_016];

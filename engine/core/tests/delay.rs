@@ -75,7 +75,7 @@ fn echo(arrivals: &[Arrival], until_ms: u64) -> (Vec<f64>, HearCounters) {
     let mut ear = OpusEar::new().unwrap();
     let mut playout = Playout::new();
     playout.reset(Codec::Opus, 20);
-    *playout.room_memory_mut() = Some(Playout::room_memory());
+    playout.lend(Playout::room_memory());
     *playout.sender_mut().encoder_mut().opus_mut() = Some(OpusEncoder::new().unwrap());
     let mut arrivals = arrivals.iter().peekable();
     let mut sent: Vec<(u64, Packet)> = Vec::new();

@@ -250,7 +250,7 @@ impl Room {
     fn speaking(ms: usize) -> Self {
         let mut playout = Playout::new();
         playout.reset(Codec::Opus, 20);
-        *playout.room_memory_mut() = Some(Playout::room_memory());
+        playout.lend(Playout::room_memory());
         playout.set_far_end_ms(60);
         *playout.sender_mut().encoder_mut().opus_mut() = Some(OpusEncoder::new().unwrap());
         let sound: Vec<i16> = voice().take(ms * 48).map(|sample| (sample * 32_767.0) as i16).collect();

@@ -53,6 +53,7 @@ impl Conceal {
     /// Forgets the line.
     pub fn reset(&mut self) {
         self.history.fill(0.0);
+        self.oldest = 0;
         self.state = State::Real { fade_left: 0 };
         (self.noise_rms, self.seed) = (0.0, 1);
     }

@@ -11,6 +11,8 @@
 //! could see or clear: its ears hear what was sent a fixed time later ([`Playout::set_far_end_ms`]), and what was sent
 //! is heard.
 
+use std::mem::replace;
+
 use super::alone::Alone;
 use super::marks::Marks;
 use super::memory::Memory;
@@ -39,10 +41,10 @@ const FADE_MS: u64 = 5;
 /// The agent's sound of one leg. Allocates in [`Playout::new`] only.
 pub struct Playout {
     per_ms: u64,
-    /// At a telephone's rate.
+    /// For a telephone's sound, or what a call in a room lends: that is six times as large.
     memory: Memory,
-    /// At a room's, six times as large: lent to the calls that need it.
-    room_memory: Option<Memory>,
+    /// The telephone's, while another is lent.
+    kept: Option<Memory>,
     out: Sender,
     alone: Alone,
     marks: Marks,
@@ -63,7 +65,7 @@ impl Playout {
         Self {
             per_ms: per_ms(Codec::Mulaw),
             memory: Memory::new(WAITING_MS_MAX + MEMORY_MS, Rate::Hz8000),
-            room_memory: None,
+            kept: None,
             out: Sender::new(),
             alone: Alone::new(),
             marks: Marks::new(),
@@ -98,18 +100,19 @@ impl Playout {
         self.lag = self.far_end;
     }
 
-    /// Room for a room's sound, for [`Playout::room_memory_mut`].
+    /// Room for a room's sound, for [`Playout::lend`].
     pub fn room_memory() -> Memory {
         Memory::new(WAITING_MS_MAX + MEMORY_MS, Rate::Hz48000)
     }
 
     /// What a call in a room lends, from [`Playout::reset`] to its end.
-    pub fn room_memory_mut(&mut self) -> &mut Option<Memory> {
-        &mut self.room_memory
+    pub fn lend(&mut self, memory: Memory) {
+        self.kept = Some(replace(&mut self.memory, memory));
     }
 
-    fn memory(&self) -> &Memory {
-        self.room_memory.as_ref().unwrap_or(&self.memory)
+    /// Gives back what was lent.
+    pub fn give_back(&mut self) -> Option<Memory> {
+        self.kept.take().map(|own| replace(&mut self.memory, own))
     }
 
     /// The way out to the line.
@@ -171,8 +174,7 @@ impl Playout {
     /// Hands out the agent's sound whose moment of playing has come; to be called after [`Playout::tick`], if at all.
     pub fn tick_alone(&mut self, now: MediaTime, room: &mut dyn FnMut(Packet)) {
         if matches!(self.state, PlayoutState::Playing | PlayoutState::Done) {
-            let memory = self.room_memory.as_ref().unwrap_or(&self.memory);
-            self.alone.tick(self.played_in_time(now), &self.reply, memory, now, room);
+            self.alone.tick(self.played_in_time(now), &self.reply, &self.memory, now, room);
         }
     }
 
@@ -293,7 +295,7 @@ impl Playout {
             self.reply.end_phrase_if_any();
             self.reply.open = chunk.phrase;
         }
-        self.room_memory.as_mut().unwrap_or(&mut self.memory).write(self.reply.written, chunk.samples());
+        self.memory.write(self.reply.written, chunk.samples());
         self.reply.written += chunk.samples().len() as u64;
         match chunk.end {
             ChunkEnd::Nothing => {}
@@ -352,7 +354,7 @@ impl Playout {
     }
 
     fn faded(&self, position: u64) -> i16 {
-        let sample = self.memory().sample(position);
+        let sample = self.memory.sample(position);
         let fade = FADE_MS * self.per_ms;
         match self.reply.fade_from {
             Some(from) if (from..from + fade).contains(&position) => (i64::from(sample) * (position - from) as i64 / fade as i64) as i16,
