@@ -151,6 +151,7 @@ impl Metrics {
         family("heard_packets_lost_total", "counter", "Packets that never came.", by_thread(|meter| meter.packets_lost));
         family("heard_packets_recovered_total", "counter", "Lost packets rebuilt from the next one's FEC.", by_thread(|meter| meter.packets_recovered));
         family("heard_concealed_ms_total", "counter", "Sound made up in place of what was missing.", by_thread(|meter| meter.concealed_ms));
+        family("playout_underruns_total", "counter", "Times a caller's end ran dry within a reply.", by_thread(|meter| meter.underruns));
         let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
         family("calls_ended_total", "counter", "Calls ended, by reason.", ended.iter().map(|(reason, n)| (format!("reason=\"{reason}\""), *n)).collect());
         let tools = self.tools.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! How well a call's caller comes through, while the call lasts: its audio thread writes, anyone reads.
+//! How well a call comes through, while it lasts: its audio thread writes, anyone reads.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -8,7 +8,7 @@ use voiced_core::time::TICK_MS;
 /// Ticks between two looks at a leg's counters: 100 ms is live to a person, and costs a tick nothing.
 pub(crate) const LOOK_TICKS: u64 = 10;
 
-/// The counters of one call's hearing. Relaxed atomics, one writer.
+/// The counters of one call. Relaxed atomics, one writer.
 #[derive(Debug, Default)]
 pub struct Hearing {
     packets: AtomicU32,
@@ -18,6 +18,7 @@ pub struct Hearing {
     concealed_ms: AtomicU32,
     skipped_ms: AtomicU32,
     target_ms: AtomicU32,
+    underruns: AtomicU32,
 }
 
 /// A reading of [`Hearing`], since the call began.
@@ -37,6 +38,8 @@ pub struct HearingReading {
     pub skipped_ms: u32,
     /// The delay aimed at now on a lossy network, ms.
     pub target_ms: u32,
+    /// Times the caller's end ran dry within a reply.
+    pub underruns: u32,
 }
 
 impl Hearing {
@@ -50,6 +53,7 @@ impl Hearing {
             concealed_ms: self.concealed_ms.load(Relaxed),
             skipped_ms: self.skipped_ms.load(Relaxed),
             target_ms: self.target_ms.load(Relaxed),
+            underruns: self.underruns.load(Relaxed),
         }
     }
 
@@ -65,6 +69,7 @@ impl Hearing {
             concealed_ms: newer(&self.concealed_ms, leg.concealed.saturating_mul(TICK_MS as u32)),
             skipped_ms: newer(&self.skipped_ms, leg.skipped_ms),
             target_ms: leg.target_ms,
+            underruns: newer(&self.underruns, leg.underruns),
         }
     }
 }

@@ -94,6 +94,7 @@ pub struct Meter {
     packets_recovered: AtomicU64,
     concealed_ms: AtomicU64,
     skipped_ms: AtomicU64,
+    underruns: AtomicU64,
     stages_ns: [AtomicU64; STAGES.len()],
     /// A [`Shed`], written by the rim.
     shed: AtomicU8,
@@ -131,6 +132,8 @@ pub struct MeterReading {
     pub concealed_ms: u64,
     /// Callers' sound skipped to win back delay, ms.
     pub skipped_ms: u64,
+    /// Times a caller's end ran dry within a reply.
+    pub underruns: u64,
     /// Time spent in each of [`STAGES`], ns.
     pub stages_ns: [u64; STAGES.len()],
     /// What is left out now.
@@ -157,6 +160,7 @@ impl Meter {
             packets_recovered: self.packets_recovered.load(Relaxed),
             concealed_ms: self.concealed_ms.load(Relaxed),
             skipped_ms: self.skipped_ms.load(Relaxed),
+            underruns: self.underruns.load(Relaxed),
             stages_ns: std::array::from_fn(|i| self.stages_ns[i].load(Relaxed)),
             shed: self.shed(),
             histogram: std::array::from_fn(|i| self.histogram[i].load(Relaxed)),
@@ -177,7 +181,7 @@ impl Meter {
         self.calls.fetch_sub(1, Relaxed);
     }
 
-    /// Adds what is new of a call's hearing.
+    /// Adds what is new of how a call comes through.
     pub(crate) fn heard(&self, new: &HearingReading) {
         self.packets.fetch_add(u64::from(new.packets), Relaxed);
         self.packets_late.fetch_add(u64::from(new.late), Relaxed);
@@ -185,6 +189,7 @@ impl Meter {
         self.packets_recovered.fetch_add(u64::from(new.recovered), Relaxed);
         self.concealed_ms.fetch_add(u64::from(new.concealed_ms), Relaxed);
         self.skipped_ms.fetch_add(u64::from(new.skipped_ms), Relaxed);
+        self.underruns.fetch_add(u64::from(new.underruns), Relaxed);
     }
 
     pub(crate) fn tick(&self, took: Duration) {

@@ -1,7 +1,7 @@
 //! The far end plays in real time whatever it is given at whatever moment, one sample after the other. So one number
 //! tells how it stands: the moment at which it will have played all it was given. What lies between now and then is
-//! queued there, and the pace is kept by sending only while that is less than the lead. A long lead is filled up by
-//! [`REFILL_MS`] at a time: the transport makes one message of what goes out together, and messages are what costs.
+//! queued there, and the pace is kept by sending only while that is less than the lead. A long lead is filled up when half
+//! of it is played: the transport makes one message of what goes out together, and messages are what costs.
 
 use crate::frame::Rate;
 use crate::time::MediaTime;
@@ -11,9 +11,8 @@ pub const LEAD_MS_MAX: u32 = 500;
 /// Shortest lead, in ms: a packet, sent a tick before the one before it has been played. For rooms, which keep the
 /// delay that they need themselves.
 pub const LEAD_MS_MIN: u32 = 20;
-/// Room in a lead before it is filled up, in ms: five packets.
-const REFILL_MS: u32 = 100;
-/// What is left of a lead then at least, in ms, for the network's jitter; shorter leads are filled up packet by packet.
+/// What is left of a lead before it is filled up, in ms, at least, for the network's jitter; shorter leads are filled up
+/// packet by packet.
 const LEFT_MS_MIN: u32 = 60;
 /// The lead while guests are heard, in ms: their sound waits as long as the agent's, and a clear takes so much of it.
 const LIVE_LEAD_MS: u32 = 60;
@@ -39,9 +38,9 @@ impl Pace {
 
     /// More may be sent now.
     pub fn wants_more(&self, now: MediaTime) -> bool {
-        let (lead, refill) = (self.lead(), u64::from(REFILL_MS) * self.per_ms);
-        let left_alone = self.full && lead >= refill + u64::from(LEFT_MS_MIN) * self.per_ms;
-        self.queued(now) < if left_alone { lead - refill } else { lead }
+        let half = self.lead() / 2;
+        let left_alone = self.full && half >= u64::from(LEFT_MS_MIN) * self.per_ms;
+        self.queued(now) < if left_alone { half } else { self.lead() }
     }
 
     fn lead(&self) -> u64 {

@@ -70,7 +70,7 @@ pub struct SessionNow {
     hearing: HearingNow,
 }
 
-/// What became of the caller's packets since the session began.
+/// How the session comes through, since it began: the caller's packets, and the agent's sound.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct HearingNow {
@@ -83,11 +83,13 @@ struct HearingNow {
     skipped_ms: u32,
     /// What the jitter buffer aims at now; 0 on a telephone line, whose packets are never lost.
     jitter_target_ms: u32,
+    /// Times the caller's end ran dry within a reply.
+    underruns: u32,
 }
 
 impl From<HearingReading> for HearingNow {
-    fn from(HearingReading { packets, late, lost, recovered, concealed_ms, skipped_ms, target_ms }: HearingReading) -> Self {
-        Self { packets, late, lost, recovered, concealed_ms, skipped_ms, jitter_target_ms: target_ms }
+    fn from(HearingReading { packets, late, lost, recovered, concealed_ms, skipped_ms, target_ms, underruns }: HearingReading) -> Self {
+        Self { packets, late, lost, recovered, concealed_ms, skipped_ms, jitter_target_ms: target_ms, underruns }
     }
 }
 
