@@ -16,7 +16,7 @@ use voiced_models_local::weights::FileState;
 use voiced_models_remote::descriptor::{Descriptor, Provider, Role};
 
 use crate::flight::story::{self, Story};
-use crate::{agent, demo, dirs, lab, linger, live, serve};
+use crate::{agent, demo, dirs, lab, limits, linger, live, serve};
 
 /// A voice engine that answers phones.
 #[derive(Parser)]
@@ -157,6 +157,10 @@ fn carry_out(cli: Cli) -> Result<ExitCode> {
         eprintln!("voiced: {} problem(s) in the settings", problems.len());
         return Ok(ExitCode::FAILURE);
     };
+    // before anything is done, and in both processes of one that lingers: both have read the keys
+    if matches!(cli.command, Command::Serve { .. }) && !settings.server.core_dumps {
+        limits::no_core_dumps()?;
+    }
     let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the async runtime does not start");
     match cli.command {
         Command::Serve { linger: true } => return runtime()?.block_on(linger::watch()),

@@ -1,5 +1,6 @@
 //! `voiced serve`: builds everything from settings, answers HTTP, drains on SIGTERM.
 
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,7 +29,7 @@ use crate::listen::{Answering, Front};
 use crate::rooms::RoomHost;
 use crate::sessions::{Desk, Sessions};
 use crate::traces::Traces;
-use crate::{dirs, headroom, inference, limits, linger, notify, recording};
+use crate::{dirs, headroom, inference, linger, notify, recording};
 
 /// How long goodbyes and last events may take after that.
 const GOODBYE: Duration = Duration::from_secs(10);
@@ -49,9 +50,6 @@ pub struct Daemon {
 /// Serves until SIGTERM or ctrl-c, then drains.
 pub async fn until_stopped(settings: Settings) -> Result<()> {
     let drain = Duration::from_secs(settings.server.drain_s);
-    if !settings.server.core_dumps {
-        limits::no_core_dumps()?;
-    }
     let daemon = Daemon::start(settings, true).await?;
     notify::ready();
     tokio::spawn(notify::watchdog(Arc::clone(&daemon.sessions.engine)));
@@ -147,18 +145,28 @@ async fn events(settings: &Settings) -> Result<(Outbox, watch::Sender<bool>, Vec
     let folder = dirs::state(&settings.storage);
     let sinks = sinks(settings)?;
     let names: Vec<_> = sinks.iter().map(Sink::name).collect();
-    std::fs::create_dir_all(&folder).with_context(|| format!("cannot write in {} (storage.state_dir, STATE_DIRECTORY)", folder.display()))?;
+    may_be_written(&folder).with_context(|| format!("cannot write in {} (storage.state_dir, STATE_DIRECTORY)", folder.display()))?;
     let outbox = Outbox::open(&dirs::event_store(&settings.storage), &names)?;
-    let ended = outbox.with(Store::take_over).await??;
+    // a disk that refuses says so itself, and calls go on
+    let ended = outbox.with(Store::take_over).await?.unwrap_or_default();
     tokio::spawn(outbox.clone().watch(STORE_LOOK));
-    let pruned = outbox.with(|store| store.prune(unix_ms())).await??;
-    tracing::info!(folder = %folder.display(), sinks = ?names, calls_cut_off = ended, pruned, "event store open");
+    let pruned = outbox.with(|store| store.prune(unix_ms())).await?.unwrap_or_default();
+    tracing::info!(folder = %folder.display(), sinks = ?names, calls_cut_off = ended, pruned, "events are kept for their sinks");
     let (stop, stopped) = watch::channel(false);
     let backoff = Backoff { attempts_max: settings.events.attempts_max, ..Backoff::default() };
     let pace = Pace::new(settings.events.per_second_max);
     let deliver = |sink| tokio::spawn(deliver::run(outbox.clone(), Arc::new(sink), backoff, pace, Arc::new(DeliveryCounters::default()), stopped.clone()));
     let deliveries = sinks.into_iter().map(deliver).collect();
     Ok((outbox, stop, deliveries))
+}
+
+/// Fails for a folder that is not there or not ours, but not for a disk that is full or read-only for now.
+fn may_be_written(folder: &Path) -> io::Result<()> {
+    let probe = folder.join(".written");
+    match std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&probe, [])).and_then(|()| std::fs::remove_file(&probe)) {
+        Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::ReadOnlyFilesystem | ErrorKind::QuotaExceeded) => Ok(()),
+        tried => tried,
+    }
 }
 
 fn sinks(settings: &Settings) -> Result<Vec<Sink>> {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rusqlite::ErrorCode;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use voiced_core::event::CallEvent;
 
@@ -55,6 +56,25 @@ pub enum OutboxError {
     Stopped,
 }
 
+impl OutboxError {
+    /// The disk is in the way, or another process: later it may go.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Sqlite { source: rusqlite::Error::SqliteFailure(failure, _), .. } => matches!(
+                failure.code,
+                ErrorCode::DiskFull
+                    | ErrorCode::ReadOnly
+                    | ErrorCode::SystemIoFailure
+                    | ErrorCode::CannotOpen
+                    | ErrorCode::DatabaseBusy
+                    | ErrorCode::DatabaseLocked
+            ),
+            Self::Lock { .. } => true,
+            Self::Sqlite { .. } | Self::Damaged { .. } | Self::Stopped => false,
+        }
+    }
+}
+
 /// A handle on the outbox; cheap to clone.
 #[derive(Clone)]
 pub struct Outbox {
@@ -65,16 +85,26 @@ pub struct Outbox {
 
 impl Outbox {
     /// Opens (or makes) the file and starts its thread. Every event will be delivered to each of `sinks`, by name. A file
-    /// that is damaged is set aside and a new one begun.
+    /// that is damaged is set aside and a new one begun; one that cannot be opened now is tried again until it can, and
+    /// events wait in memory meanwhile.
     pub fn open(path: &Path, sinks: &[&str]) -> Result<Self, OutboxError> {
         let health = Arc::new(StoreHealth::default());
-        let (store, salvage) = salvage::open(path, sinks)?;
-        if let Some(salvage) = &salvage {
-            writer::told(&health, salvage);
-        }
+        let opened = salvage::open(path, sinks);
+        let is_stand_in = opened.is_err();
+        let store = match opened {
+            Ok((store, salvage)) => {
+                salvage.iter().for_each(|salvage| writer::told(&health, salvage));
+                store
+            }
+            Err(error) if error.may_pass() => {
+                writer::refused(&health, &error);
+                Store::stand_in(path, sinks)?
+            }
+            Err(error) => return Err(error),
+        };
         let (requests, waiting) = mpsc::channel(REQUESTS_MAX);
         let (live, _) = broadcast::channel(LIVE_MAX);
-        let writer = Writer { store, live: live.clone(), health: Arc::clone(&health), again_at: None };
+        let writer = Writer { store, live: live.clone(), health: Arc::clone(&health), is_stand_in, again_at: None };
         std::thread::Builder::new().name("outbox".into()).spawn(move || writer.run(waiting)).map_err(|_| OutboxError::Stopped)?;
         Ok(Self { requests, live, health })
     }

@@ -63,6 +63,26 @@ async fn a_damaged_store_is_set_aside_at_the_start_and_calls_are_answered() {
 }
 
 #[tokio::test]
+async fn a_store_that_cannot_be_opened_at_the_start_costs_no_call_and_no_event() {
+    let mut host = Host::start(Script::default(), &[]).await;
+    host.receiver_fails(true);
+    let before = call(&host.phone(), conversation(&["My kitchen sink is leaking."])).await;
+    until("the call is over", async || host.calls().await.is_empty()).await;
+    host.kill();
+    host.bar_store(true);
+    host.receiver_fails(false);
+    host.restart().await;
+    assert!(host.get("/health").await.1.contains("degraded"), "the operator is told");
+    let meanwhile = call(&host.phone(), conversation(&["My kitchen sink is leaking."])).await;
+    assert!(meanwhile.utterances[0].response_ms.is_some(), "a caller is answered");
+    host.bar_store(false);
+    for report in [&before, &meanwhile] {
+        assert_eq!(story::of(&host, &report.call_sid).await.said().len(), 3);
+    }
+    until("all is well", async || host.get("/health").await.1.contains("\"ok\"")).await;
+}
+
+#[tokio::test]
 async fn a_state_folder_that_cannot_be_written_is_told_at_the_start() {
     let mut host = Host::start(Script::default(), &[]).await;
     host.set(&[("STATE_DIRECTORY", "/proc/voiced")]);

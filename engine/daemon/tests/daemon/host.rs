@@ -276,6 +276,16 @@ impl Host {
         }
     }
 
+    /// Puts a folder where the store's file was, and takes it away again: meanwhile nobody can open the store.
+    pub fn bar_store(&self, barred: bool) {
+        let (file, aside) = (self.state.path().join("events.db"), self.state.path().join("events.db.aside"));
+        if barred {
+            std::fs::rename(&file, &aside).and_then(|()| std::fs::create_dir(&file)).expect("a folder");
+        } else {
+            std::fs::remove_dir(&file).and_then(|()| std::fs::rename(&aside, &file)).expect("a file");
+        }
+    }
+
     /// Every file of the daemon: its state, and what all of its starts printed and logged.
     pub fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let mut folders = vec![self.state.path().to_owned()];

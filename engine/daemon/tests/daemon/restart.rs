@@ -55,6 +55,19 @@ async fn what_an_old_process_could_not_deliver_is_delivered_by_the_new_one() {
 }
 
 #[tokio::test]
+async fn neither_process_of_a_daemon_that_lingers_leaves_its_memory_in_a_core_dump() {
+    let host = Host::start_lingering(Script::default(), &[]).await;
+    let of = |file: &str| std::fs::read_to_string(format!("/proc/{file}")).expect("a file of the process");
+    let main = host.pid();
+    let child = of(&format!("{main}/task/{main}/children")).trim().to_owned();
+    for pid in [main.to_string(), child] {
+        let limits = of(&format!("{pid}/limits"));
+        let cores = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).expect("a limit");
+        assert_eq!(cores.split_whitespace().collect::<Vec<_>>()[..2], ["0", "0"], "of process {pid}");
+    }
+}
+
+#[tokio::test]
 async fn while_a_host_drains_callers_are_sent_to_another_one_where_configured() {
     let elsewhere = "https://other.example.test/twilio/voice?a=1&b=2";
     let host = Host::start(Script::default(), &[("VOICED_TWILIO__DRAIN_REDIRECT_URL", elsewhere)]).await;

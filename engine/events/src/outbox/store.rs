@@ -111,6 +111,11 @@ impl Store {
         Ok(Self { connection, path: path.to_owned(), sinks, owner: None, unwritten: VecDeque::new() })
     }
 
+    /// An empty store in memory, in place of a file that cannot be opened now.
+    pub(super) fn stand_in(path: &Path, sinks: &[&str]) -> Result<Self, OutboxError> {
+        Self::open(Path::new(":memory:"), sinks).map(|store| Self { path: path.to_owned(), ..store })
+    }
+
     /// Commits events, all or none. One that is there already is left as it is; another one of the same number gets the
     /// call's next: it happened later, whatever its number was counted from.
     pub fn record<'a>(&mut self, events: impl Iterator<Item = &'a CallEvent>) -> Result<(), OutboxError> {

@@ -32,6 +32,8 @@ pub(super) struct Writer {
     pub(super) store: Store,
     pub(super) live: broadcast::Sender<CallEvent>,
     pub(super) health: Arc<StoreHealth>,
+    /// The file could not be opened yet: nothing is written to what stands in for it.
+    pub(super) is_stand_in: bool,
     /// When the disk is asked again, while it refuses.
     pub(super) again_at: Option<Instant>,
 }
@@ -72,7 +74,7 @@ impl Writer {
             }
         }
         self.commit(&mut records);
-        if !self.store.unwritten.is_empty() {
+        if self.is_stand_in || !self.store.unwritten.is_empty() {
             self.write(&[]);
         }
     }
@@ -94,7 +96,7 @@ impl Writer {
             self.keep(events);
             return false;
         }
-        let written = self.flush().and_then(|()| self.record(events));
+        let written = self.open().and_then(|()| self.flush()).and_then(|()| self.record(events));
         match written {
             Ok(()) => {
                 self.again_at = None;
@@ -105,9 +107,7 @@ impl Writer {
             Err(ref error) => {
                 self.again_at = Some(Instant::now() + AGAIN);
                 self.keep(events);
-                if !self.health.note(Some(error.to_string())) {
-                    tracing::error!(%error, "events cannot be stored and wait in memory: see to the disk of state_dir; calls go on");
-                }
+                refused(&self.health, error);
                 if salvage::is_damage(error) {
                     self.begin_anew();
                 }
@@ -115,6 +115,18 @@ impl Writer {
         }
         self.health.waiting(self.store.unwritten.len());
         written.is_ok()
+    }
+
+    /// Opens the file, where that could not be done at the start.
+    fn open(&mut self) -> Result<(), OutboxError> {
+        if self.is_stand_in {
+            let sinks: Vec<_> = self.store.sinks.iter().map(String::as_str).collect();
+            let (store, salvage) = salvage::open(&self.store.path, &sinks)?;
+            salvage.iter().for_each(|salvage| told(&self.health, salvage));
+            self.store = Store { unwritten: std::mem::take(&mut self.store.unwritten), ..store };
+            self.is_stand_in = false;
+        }
+        Ok(())
     }
 
     /// Writes what waits, oldest first.
@@ -170,6 +182,13 @@ impl Writer {
     }
 }
 
+/// Says, once, that the disk takes no events.
+pub(super) fn refused(health: &StoreHealth, error: &OutboxError) {
+    if !health.note(Some(error.to_string())) {
+        tracing::error!(%error, "events cannot be stored and wait in memory: see to the disk of state_dir; calls go on");
+    }
+}
+
 /// Says what became of a damaged store.
 pub(super) fn told(health: &StoreHealth, salvage: &Salvage) {
     health.damaged();
@@ -191,7 +210,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let mut store = Store::open(&folder.path().join("events.db"), &["ema"]).expect("a store");
         store.claim().expect("a claim");
-        let mut writer = Writer { store, live: broadcast::channel(8).0, health: Arc::default(), again_at: None };
+        let mut writer = Writer { store, live: broadcast::channel(8).0, health: Arc::default(), is_stand_in: false, again_at: None };
         let kind = CallEventKind::CallInitiated { metadata: std::collections::BTreeMap::default(), started_at_unix_ms: 0 };
         let event = CallEvent { session_id: "CA1".into(), call_sid: None, at_unix_ms: 0, sequence: 0, kind };
         let read_only = |writer: &Writer, on: bool| writer.store.connection.pragma_update(None, "query_only", on).expect("a pragma");
