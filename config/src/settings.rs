@@ -153,7 +153,7 @@ pub struct Agent {
     pub silence_prompts: Vec<String>,
     pub goodbye: String,
     pub apology: String,
-    pub filler: String,
+    pub fillers: Vec<String>,
     pub realtime: bool,
     pub realtime_model: String,
     pub realtime_voice: String,

@@ -79,7 +79,7 @@ impl Sim {
     fn new(lines: &[(When, &'static str)], answers: Answers) -> Self {
         let script = Script::repairs_line();
         let settings = Settings {
-            filler: String::new(),
+            fillers: Vec::new(),
             greeting: script.greeting().map(str::to_owned),
             first_stage: script.first_stage().to_owned(),
             silence_prompts: vec!["Are you still there?".to_owned()],

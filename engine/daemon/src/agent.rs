@@ -115,7 +115,7 @@ impl Agents {
             first_stage: self.script.first_stage().to_owned(),
             silence_prompts: profile.silence_prompts.clone(),
             apology: profile.apology.clone(),
-            filler: profile.filler.clone(),
+            fillers: profile.fillers.clone(),
             goodbye: profile.goodbye.clone(),
         };
         let stt = self.providers.stt(&profile.stt, rate)?;

@@ -55,8 +55,8 @@ pub(super) struct Answer {
     continued: u32,
     /// What it has called.
     tools: Tools,
-    /// Times that the filler was said.
-    fillers: u32,
+    /// Fillers said.
+    fillers: usize,
     /// When the latest phrase was heard to its end.
     heard_at: Option<MediaTime>,
     progress_at: MediaTime,

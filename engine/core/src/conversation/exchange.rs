@@ -18,8 +18,8 @@ pub struct Settings {
     pub silence_prompts: Vec<String>,
     /// Said when a provider has failed for good.
     pub apology: String,
-    /// Said when an answer takes long, before the caller wonders; empty: nothing.
-    pub filler: String,
+    /// Said one after the other when an answer takes long, before the caller wonders.
+    pub fillers: Vec<String>,
     /// Said before the agent hangs up by itself.
     pub goodbye: String,
 }

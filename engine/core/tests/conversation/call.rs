@@ -21,7 +21,7 @@ impl Call {
             silence_prompts: vec!["Are you still there?".into()],
             apology: "Sorry, something went wrong here.".into(),
             goodbye: "Goodbye then.".into(),
-            filler: "One moment.".into(),
+            fillers: vec!["One moment.".into(), "Still here.".into()],
         };
         Self { conversation: Conversation::new(settings), now: 0, all: Vec::new() }
     }
@@ -119,6 +119,10 @@ impl Call {
     pub fn reply_starts(&mut self, turn: u32) -> Vec<Action> {
         let at = self.at();
         self.leg(LegEvent::ReplyStarted { turn: TurnId(turn), at })
+    }
+
+    pub fn hears(&mut self, turn: u32, phrase: u32) {
+        self.leg(LegEvent::PhraseHeard { turn: TurnId(turn), phrase });
     }
 
     pub fn reply_heard(&mut self, turn: u32) -> Vec<Action> {

@@ -29,7 +29,14 @@ fn a_model_that_never_answers_is_filled_in_for_and_given_8_seconds() {
     call.says(2, "My sink is leaking.");
     assert!(spoken(&call.wait(1_200)).is_empty());
     assert_eq!(spoken(&call.wait(300)), ["One moment."]);
-    assert!(spoken(&call.wait(6_400)).is_empty(), "said once");
+    call.reply_starts(2);
+    call.wait(600);
+    call.hears(2, 0);
+    assert!(spoken(&call.wait(1_400)).is_empty());
+    assert_eq!(spoken(&call.wait(100)), ["Still here."]);
+    call.wait(600);
+    call.hears(2, 1);
+    assert!(spoken(&call.wait(3_700)).is_empty(), "each is said once");
     assert_eq!(spoken(&call.wait(100)).join(" "), "Sorry, something went wrong here.");
     assert!(spoken(&call.token(2, 0, "Too late for all of this. ")).is_empty());
 }

@@ -17,7 +17,7 @@ const AGAIN: &str = "It is in the kitchen.";
 
 async fn host() -> Host {
     let agent = |_: &serde_json::Value| Answer::text(ANSWER);
-    Host::start(Script { agent: Arc::new(agent), ..Script::default() }, &[("VOICED_AGENT__APOLOGY", APOLOGY), ("VOICED_AGENT__FILLER", "")]).await
+    Host::start(Script { agent: Arc::new(agent), ..Script::default() }, &[("VOICED_AGENT__APOLOGY", APOLOGY), ("VOICED_AGENT__FILLERS", "[]")]).await
 }
 
 /// A provider goes wrong when the caller first speaks, and is well again when the caller speaks for the second time.

@@ -1,4 +1,4 @@
-//! When an answer takes long: a filler before the caller wonders, the question behind it when the words came late, and the
+//! When an answer takes long: fillers before the caller wonders, the question behind them when the words came late, and the
 //! end of patience with providers.
 
 use super::super::words::normalised;
@@ -8,25 +8,30 @@ use crate::id::TurnId;
 use crate::reply::ReplyId;
 use crate::time::MediaTime;
 
-/// From the caller's last word to the filler, in ms: with the time that a voice takes, the silence stays below 2 s.
+/// From the last word, the caller's or the agent's, to a filler, in ms: with the time that a voice takes, the silence stays
+/// below 2 s.
 const FILLER_MS: u64 = 1_500;
-/// From a filler's end to the next, in ms: seldom enough not to sound like a broken record.
+/// From one filler to the next once all were said, in ms: only tools take so long, and the last one said again and again would
+/// sound like a broken record.
 const REFILL_MS: u64 = 5_000;
-/// Fillers of one answer at most.
-const FILLERS_MAX: u32 = 2;
 /// Tools answer or fail by their own limit, a minute at most; none that stays silent for so long, in ms, does.
 const TOOLS_MS_MAX: u64 = 65_000;
 /// No sign of life of the model or the voice for this long, in ms, once the caller waits: longer nobody stays on the line.
 const THINKING_MS_MAX: u64 = 8_000;
 
 impl Conversation {
-    /// Says the filler when the caller has waited long for the first phrase, and where tools take their time, once more.
+    /// Says the next filler when the caller has waited long in silence.
     pub(super) fn fill(&mut self, now: MediaTime, actions: &mut Vec<Action>) {
         let waits = self.caller.delayed || self.answer.as_ref().is_some_and(|answer| answer.asked.is_some() && answer.released_at.is_some());
         let (Some(quiet_since), Some(turn)) = (self.quiet_since(), self.turn_answered()) else { return };
-        let fillers = self.answer.as_ref().map_or(0, |answer| answer.fillers);
-        let patience_ms = if fillers == 0 { FILLER_MS } else { REFILL_MS };
-        let may = fillers < FILLERS_MAX && !self.settings.filler.is_empty() && !self.relieved && !self.held && self.ending.is_none();
+        let said = self.answer.as_ref().map_or(0, |answer| answer.fillers);
+        let tools = self.answer.as_ref().is_some_and(|answer| answer.tools.are_running());
+        let (filler, patience_ms) = match (self.settings.fillers.get(said), self.settings.fillers.last()) {
+            (Some(next), _) => (next.clone(), FILLER_MS),
+            (None, Some(last)) if tools => (last.clone(), REFILL_MS),
+            (None, _) => return,
+        };
+        let may = !self.relieved && !self.held && self.ending.is_none();
         if !waits || !may || now.since(quiet_since) < patience_ms {
             return;
         }
@@ -38,7 +43,7 @@ impl Conversation {
         }
         if let Some(answer) = self.answer.as_mut().filter(|answer| !answer.closed) {
             answer.fillers += 1;
-            let phrases = answer.reply.interject(&self.settings.filler);
+            let phrases = answer.reply.interject(&filler);
             answer.synthesize(now, phrases, actions);
         }
     }
@@ -48,7 +53,7 @@ impl Conversation {
         let answer = self.answer.as_ref();
         match self.phase {
             Phase::Answering { spoke_at, .. } => answer.is_none_or(|answer| answer.reply.phrases() == 0 || answer.released_at.is_none()).then_some(spoke_at),
-            Phase::Speaking { .. } => answer.filter(|answer| answer.tools.are_used() && answer.reply.is_heard())?.heard_at,
+            Phase::Speaking { .. } => answer.filter(|answer| !answer.closed && answer.reply.is_heard())?.heard_at,
             Phase::Listening | Phase::Thinking { .. } => None,
         }
     }

@@ -44,11 +44,6 @@ impl Tools {
         !self.running.is_empty()
     }
 
-    /// The answer has needed tools.
-    pub fn are_used(&self) -> bool {
-        self.are_called() || self.are_running() || !self.rounds.is_empty()
-    }
-
     /// What was called before and answered.
     pub fn rounds(&self) -> &[ToolRound] {
         &self.rounds
