@@ -217,6 +217,11 @@ impl Leg {
         self.hang_up_if_due(now, line);
     }
 
+    /// A turn has ended and its reply has not begun: [`Leg::speak`] may be called again within the tick once some has come.
+    pub fn awaits_speech(&self) -> bool {
+        self.playout.awaits_sound()
+    }
+
     /// Hands out the agent's sound alone as it plays; after [`Leg::speak`], where the settings ask for it.
     pub fn speak_alone(&mut self, now: MediaTime, room: &mut dyn FnMut(Packet)) {
         self.playout.tick_alone(now, room);

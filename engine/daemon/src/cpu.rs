@@ -6,6 +6,8 @@ use std::fs;
 
 /// The kernel's unit of CPU time in `/proc`, per second: the same on every Linux.
 const TICKS_PER_S: f64 = 100.0;
+/// Name of the threads that judge ends of turns, which run only while nobody else wants the core.
+const JUDGE: &str = "judge";
 /// Size of a page in `/proc/self/statm`, in bytes.
 const PAGE_BYTES: u64 = 4_096;
 
@@ -20,6 +22,11 @@ pub fn seconds_by_thread() -> BTreeMap<String, f64> {
         }
     }
     seconds
+}
+
+/// CPU seconds of the threads that live now, but for [`JUDGE`]s.
+pub fn wanted_seconds() -> f64 {
+    seconds_by_thread().iter().filter(|(name, _)| !name.starts_with(JUDGE)).map(|(_, seconds)| seconds).sum()
 }
 
 /// Name and CPU ticks of a line like `17 (audio-0) S 1 …`, in user and kernel mode.

@@ -1,9 +1,9 @@
 //! How much more this host can take, as measured, and what it leaves out when that is too little.
 //!
-//! Every second two things are looked at: the share of their time that the audio threads' ticks took, and how late the
-//! rim's timers woke. Either at its limit is a pressure of 1. From [`FULL`] on new calls are refused: those who talk come
-//! first. If it still rises beyond 1, optional work is left out step by step ([`Shed`]); with room again for some time, it
-//! is taken up step by step.
+//! Every second three things are looked at: the share of their time that the audio threads' ticks took, how late the
+//! rim's timers woke, and the share of this host's cores that the process needed. Any at its limit is a pressure of 1. From
+//! [`FULL`] on new calls are refused: those who talk come first. If it stays beyond [`PRESSED`], optional work is left out
+//! step by step ([`Shed`]); with room again for some time, it is taken up step by step.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -12,11 +12,15 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use voiced_rt::{Engine, MeterReading, Shed};
 
+use crate::cpu;
+
 /// Pressure from which on new calls are refused.
-const FULL: f32 = 0.9;
+const FULL: f32 = 0.95;
+/// Pressure from which on work is left out.
+const PRESSED: f32 = 0.98;
 /// Pressure below which a step is taken back.
-const EASY: f32 = 0.7;
-/// Seconds beyond the limit before a step: one slow second is an accident.
+const EASY: f32 = 0.8;
+/// Seconds under it before a step: one slow second is an accident.
 const PRESSED_S: u32 = 3;
 /// Seconds of ease before a step back: a call takes a while to show what it costs.
 const EASY_S: u32 = 15;
@@ -42,7 +46,7 @@ struct Control {
 impl Control {
     /// One second passed under this pressure; what is left out from now on.
     fn second(&mut self, pressure: f32) -> Shed {
-        self.pressed_s = if pressure >= 1.0 { self.pressed_s + 1 } else { 0 };
+        self.pressed_s = if pressure >= PRESSED { self.pressed_s + 1 } else { 0 };
         self.easy_s = if pressure < EASY { self.easy_s + 1 } else { 0 };
         if self.pressed_s >= PRESSED_S {
             (self.shed, self.pressed_s) = (self.shed.more(), 0);
@@ -75,11 +79,13 @@ impl Headroom {
 /// Watches until the daemon stops. `kept_free` is the share of a tick that must stay free.
 pub async fn watch(headroom: Arc<Headroom>, engine: Arc<Engine>, kept_free: f32) {
     let mut control = Control::default();
-    let mut before = engine.meters();
+    let cores = std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f32);
+    let mut before = (engine.meters(), cpu::wanted_seconds(), Instant::now());
     loop {
         let late_ms = lateness().await;
-        let now = engine.meters();
-        let pressure = (busy(&before, &now) / (1.0 - kept_free)).max(late_ms / LATE_MS);
+        let now = (engine.meters(), cpu::wanted_seconds(), Instant::now());
+        let needed = (now.1 - before.1) as f32 / (now.2 - before.2).as_secs_f32() / cores;
+        let pressure = (busy(&before.0, &now.0) / (1.0 - kept_free)).max(late_ms / LATE_MS).max(needed);
         before = now;
         headroom.pressure.store((pressure * 1_000.0) as u32, Relaxed);
         let was = control.shed;
@@ -131,7 +137,7 @@ mod tests {
         assert_eq!(after(3, 1.1), Some(Shed::Denoise));
         assert_eq!(after(3, 1.1), Some(Shed::TurnModel));
         assert_eq!(after(60, 1.1), Some(Shed::TurnModel), "there is nothing else to leave out");
-        assert_eq!(after(60, 0.8), Some(Shed::TurnModel), "no room for more yet");
+        assert_eq!(after(60, 0.85), Some(Shed::TurnModel), "no room for more yet");
         assert_eq!(after(15, 0.5), Some(Shed::Denoise));
         assert_eq!(after(15, 0.5), Some(Shed::Nothing));
     }

@@ -124,7 +124,7 @@ impl Metrics {
         for (name, help, counter) in rim {
             single(&mut out, name, "counter", help, &counter.0.load(Relaxed).to_string());
         }
-        single(&mut out, "pressure", "gauge", "1: at the limit of this host; from 0.9 on calls are refused.", &format!("{pressure:.3}"));
+        single(&mut out, "pressure", "gauge", "1: at the limit of this host; from 0.95 on calls are refused.", &format!("{pressure:.3}"));
         let mut family = |name: &str, kind: &str, help: &str, rows: Vec<(String, u64)>| {
             let _ = writeln!(out, "# HELP voiced_{name} {help}\n# TYPE voiced_{name} {kind}");
             for (labels, value) in rows {

@@ -1,7 +1,7 @@
 //! How the rim learns that a call's rings hold something. The audio thread must not wake tasks, which may lock and call
-//! the kernel: it only raises a flag in the call's [`Bell`]. The ringer, a thread beside it, looks once after each tick
-//! and wakes the tasks of the raised ones. So a call that has nothing to say costs the rim nothing, and one that has is
-//! heard within a millisecond of the tick.
+//! the kernel for each: it only raises a flag in the call's [`Bell`]. The ringer, a thread beside it, is unparked once
+//! after a tick that raised any, and wakes the tasks of the raised ones. So a call that has nothing to say costs the rim
+//! nothing, and one that has is heard as soon as the tick is over.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -18,12 +18,8 @@ use loom::{
 #[cfg(not(loom))]
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::meter::Meter;
-
-/// How often the ringer looks whether a tick has ended: small beside what a caller can notice.
-const LOOK: Duration = Duration::from_micros(500);
-/// Rest after a tick: the next one ends no sooner.
-const REST: Duration = Duration::from_millis(8);
+/// How often the ringer looks by itself whether it is to stop.
+const REST: Duration = Duration::from_millis(100);
 
 /// Raised by the audio thread while one of the call's rings to the rim holds something.
 #[derive(Debug)]
@@ -125,18 +121,11 @@ impl Bells {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(ring);
     }
 
-    /// The ringer's loop.
-    pub(crate) fn run(&self, meter: &Meter, stop: &std::sync::atomic::AtomicBool) {
-        let mut seen = 0;
+    /// The ringer's loop: rings whenever its thread is unparked.
+    pub(crate) fn run(&self, stop: &std::sync::atomic::AtomicBool) {
         while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-            let ticks = meter.ticks();
-            if ticks == seen {
-                std::thread::sleep(LOOK);
-                continue;
-            }
-            seen = ticks;
+            std::thread::park_timeout(REST);
             self.ring();
-            std::thread::sleep(REST);
         }
     }
 }

@@ -19,6 +19,16 @@ impl Beat {
         Self { start: Instant::now(), next: 0 }
     }
 
+    /// Sleeps for so long, if the next tick is not due before; false, at once, when it is.
+    pub(crate) fn rest(&self, rest: Duration) -> bool {
+        let due = self.start + Duration::from_millis(self.next * TICK_MS);
+        let has_time = Instant::now() + rest < due;
+        if has_time {
+            std::thread::sleep(rest);
+        }
+        has_time
+    }
+
     /// Sleeps until the next tick is due; returns it and how many were dropped before it.
     pub(crate) fn wait(&mut self) -> (Tick, u64) {
         let due = self.start + Duration::from_millis(self.next * TICK_MS);

@@ -2,8 +2,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::Instant;
+use std::thread::{JoinHandle, Thread};
+use std::time::{Duration, Instant};
 
 use voiced_core::model::{Denoise, TurnFeatures, TurnJudge, VoiceActivity};
 
@@ -12,6 +12,10 @@ use crate::meter::{Meter, MeterReading, Shed};
 use crate::port::{CallPort, PortSettings};
 use crate::realtime;
 use crate::worker::{Worker, WorkerLink};
+
+/// How often a reply's first sound is looked for between ticks, while a caller waits for one: the rim has a guessed reply
+/// ready and hands it out as soon as it hears that the turn has ended, and the next tick would be 10 ms of silence.
+const LOOK_FOR_SPEECH: Duration = Duration::from_millis(2);
 
 /// How the audio threads run.
 #[derive(Clone, Debug)]
@@ -76,18 +80,18 @@ impl Engine {
         for number in 0..settings.threads {
             let (worker, link, judge) = Worker::new(settings.calls_per_thread, models(settings.calls_per_thread)?);
             let meter = Arc::clone(link.meter());
-            let ringer_meter = Arc::clone(&meter);
-            let (stopped, priority) = (Arc::clone(&engine.stop), settings.realtime_priority);
+            let (bells, stopped) = (link.bells().clone(), Arc::clone(&engine.stop));
+            let ringer = spawn(format!("ringer-{number}"), move || bells.run(&stopped));
+            let (rings, stopped, priority) = (ringer.thread().clone(), Arc::clone(&engine.stop), settings.realtime_priority);
             let core = settings.pin_cores.then_some(number);
             engine.meters.push(Arc::clone(&meter));
             engine.threads.push(spawn(format!("audio-{number}"), move || {
                 realtime::apply(priority, core);
-                run(worker, &meter, &stopped);
+                run(worker, &meter, &rings, &stopped);
             }));
             let stopped = Arc::clone(&engine.stop);
             engine.threads.push(spawn(format!("judge-{number}"), move || judge.run(&stopped)));
-            let (bells, stopped) = (link.bells().clone(), Arc::clone(&engine.stop));
-            engine.threads.push(spawn(format!("ringer-{number}"), move || bells.run(&ringer_meter, &stopped)));
+            engine.threads.push(ringer);
             engine.links.get_mut().unwrap_or_else(PoisonError::into_inner).push(link);
         }
         Ok(engine)
@@ -132,7 +136,7 @@ impl Drop for Engine {
     }
 }
 
-fn run(mut worker: Worker, meter: &Meter, stop: &AtomicBool) {
+fn run(mut worker: Worker, meter: &Meter, ringer: &Thread, stop: &AtomicBool) {
     let mut beat = Beat::new();
     while !stop.load(Ordering::Relaxed) {
         let (tick, skipped) = beat.wait();
@@ -142,6 +146,15 @@ fn run(mut worker: Worker, meter: &Meter, stop: &AtomicBool) {
         let begun = Instant::now();
         worker.run_once(tick);
         meter.tick(begun.elapsed());
+        loop {
+            if worker.has_raised() {
+                ringer.unpark();
+            }
+            if !worker.awaits_speech() || !beat.rest(LOOK_FOR_SPEECH) {
+                break;
+            }
+            worker.begin_replies(tick);
+        }
     }
 }
 

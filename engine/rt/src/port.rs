@@ -26,6 +26,8 @@ const MULAW_BYTES: usize = 160;
 const OPUS_BYTES: usize = 320;
 /// Caller's packets: 64 × 20 ms, more than a second of burst after a stall of the socket.
 const PACKETS_MAX: usize = 64;
+/// Room that a leg's playout must have before a chunk is taken from the ring, ms: one chunk.
+const CHUNK_MS: u32 = 20;
 /// Agent's speech: 32 × 20 ms; the leg's own playout buffer holds the seconds.
 const SPEECH_MAX: usize = 32;
 /// Commands: a handful per turn; marks come at most every 20 ms.
@@ -192,6 +194,18 @@ impl SlotPort {
     }
 
     /// The leg's last step.
+    /// Takes what has come of the agent's speech, as far as the playout has room; false when nothing has.
+    pub(crate) fn take_speech(&mut self, leg: &mut Leg) -> bool {
+        let mut any = false;
+        while leg.speech_room_ms() >= CHUNK_MS
+            && let Some(chunk) = self.speech.pop()
+        {
+            leg.speech(&chunk);
+            any = true;
+        }
+        any
+    }
+
     pub(crate) fn speak(&mut self, leg: &mut Leg, now: MediaTime, meter: &Meter) {
         let Self { outgoing, events, agent, news, .. } = self;
         leg.speak(
@@ -214,17 +228,20 @@ impl SlotPort {
     }
 
     /// Raises the bells if there is news for the rim, which takes all there is when it hears one: so the rings need not be
-    /// looked at, whose ends are in the other side's caches.
-    pub(crate) fn announce(&mut self) {
-        if std::mem::take(&mut self.news.outgoing) {
+    /// looked at, whose ends are in the other side's caches. True when one was raised.
+    pub(crate) fn announce(&mut self) -> bool {
+        let outgoing = std::mem::take(&mut self.news.outgoing);
+        if outgoing {
             self.line_bell.raise();
         }
         let line = if self.each_packet.load(Ordering::Relaxed) { 1 } else { LINE_TOGETHER };
         let News { events, agent, .. } = self.news;
-        if events || agent || self.news.line >= line || self.news.ear >= EAR_TOGETHER {
+        let others = events || agent || self.news.line >= line || self.news.ear >= EAR_TOGETHER;
+        if others {
             self.news = News::default();
             self.bell.raise();
         }
+        outgoing || others
     }
 }
 

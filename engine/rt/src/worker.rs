@@ -17,9 +17,6 @@ use crate::judge::{self, Ask, Judge, JudgeLink};
 use crate::meter::{Meter, Shed, Stage};
 use crate::port::{self, CallPort, PortSettings, SlotPort};
 
-/// Room that a leg's playout must have before a chunk is taken from the ring, ms: one chunk.
-const CHUNK_MS: u32 = 20;
-
 struct Slot {
     leg: Leg,
     settings: LegSettings,
@@ -103,6 +100,10 @@ pub struct Worker {
     batch_frames: Vec<HeardFrame>,
     windows: Vec<[f32; VAD_WINDOW]>,
     probabilities: Vec<f32>,
+    /// Slots whose reply has not begun.
+    awaiting: Vec<usize>,
+    /// A bell was raised.
+    raised: bool,
 }
 
 impl Worker {
@@ -137,6 +138,8 @@ impl Worker {
             batch_frames: Vec::with_capacity(limit),
             windows: Vec::with_capacity(limit),
             probabilities: vec![0.0; limit],
+            awaiting: Vec::with_capacity(limit),
+            raised: false,
         };
         (worker, WorkerLink { admissions: admissions_in, meter, bells: Bells::default(), limit }, judge)
     }
@@ -165,6 +168,31 @@ impl Worker {
         self.speak(tick);
         self.retire();
         lap(self, Stage::Speak);
+    }
+
+    /// True while a caller waits for a reply's first sound: worth a look before the next tick.
+    pub fn awaits_speech(&self) -> bool {
+        !self.awaiting.is_empty()
+    }
+
+    /// Begins the replies whose first sound has come since the tick.
+    pub fn begin_replies(&mut self, tick: Tick) {
+        let Self { awaiting, slots, meter, raised, .. } = self;
+        awaiting.retain(|&index| {
+            let slot = &mut slots[index];
+            let Some(port) = &mut slot.port else { return false };
+            if !port.take_speech(&mut slot.leg) {
+                return true;
+            }
+            port.speak(&mut slot.leg, media_time(tick, slot.since), meter);
+            *raised |= port.announce();
+            false
+        });
+    }
+
+    /// True once after bells were raised.
+    pub fn has_raised(&mut self) -> bool {
+        std::mem::take(&mut self.raised)
     }
 
     /// What is taken up again begins anew: it has missed sound.
@@ -226,11 +254,7 @@ impl Worker {
                     command => slot.leg.command(command),
                 }
             }
-            while slot.leg.speech_room_ms() >= CHUNK_MS
-                && let Some(chunk) = port.speech.pop()
-            {
-                slot.leg.speech(&chunk);
-            }
+            port.take_speech(&mut slot.leg);
             while let Some(packet) = port.packets.pop() {
                 slot.leg.receive(&packet);
                 port.give_back(&packet, &self.meter);
@@ -311,11 +335,15 @@ impl Worker {
     }
 
     fn speak(&mut self, tick: Tick) {
+        self.awaiting.clear();
         for &index in &self.live {
             let slot = &mut self.slots[index];
             let Some(port) = &mut slot.port else { continue };
             port.speak(&mut slot.leg, media_time(tick, slot.since), &self.meter);
-            port.announce();
+            self.raised |= port.announce();
+            if slot.leg.awaits_speech() {
+                self.awaiting.push(index);
+            }
             if (tick.0 - slot.since.0).is_multiple_of(LOOK_TICKS) {
                 self.meter.heard(&port.hearing.update(&slot.leg.counters()));
             }

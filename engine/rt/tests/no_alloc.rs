@@ -49,6 +49,7 @@ fn the_tick_allocates_nothing_while_callers_come_talk_interrupt_and_go() {
             sent += caller.let_agent_speak();
         }
         assert_no_alloc(|| exchange.tick());
+        assert_no_alloc(|| exchange.begin_replies());
         judge.step();
     }
     println!("{admitted} calls, {ended} turns, {interrupted} interruptions, {heard_out} replies heard out, {sent} packets sent, {alone} of the agent alone");

@@ -241,6 +241,33 @@ fn a_direct_line_carries_both_ways_tells_when_a_reply_was_due_and_hangs_up_with_
     assert!(matches!(said().map(|said| said.what), Some(ToLine::HangUp)));
 }
 
+#[test]
+fn a_reply_that_comes_between_two_ticks_begins_before_the_next_and_is_said_once() {
+    let (mut exchange, mut judge) = Exchange::open(2, BySlot(vec![0.9, 0.9]));
+    let (mut caller, mut other) = (exchange.admit(), exchange.admit());
+    let ended = (0..PATIENCE).any(|packet| {
+        caller.send(packet < 25);
+        other.send(false);
+        exchange.tick();
+        exchange.tick();
+        judge.step();
+        turn_end(&mut caller).is_some()
+    });
+    assert!(ended && exchange.worker.awaits_speech());
+    exchange.begin_replies();
+    assert!(caller.port.outgoing.pop().is_none(), "nothing has come");
+    caller.push_speech();
+    exchange.begin_replies();
+    let mut sent = std::iter::from_fn(|| caller.port.outgoing.pop()).filter(|item| matches!(item, ToLine::Audio(_))).count();
+    assert!(sent > 0 && !exchange.worker.awaits_speech());
+    for _ in 0..PATIENCE {
+        exchange.tick();
+        exchange.begin_replies();
+        sent += caller.let_agent_speak();
+    }
+    assert_eq!(sent, phone::REPLY_CHUNKS as usize);
+}
+
 /// Packets from the pause to the question of end of turn, and one more: the question comes 160 ms later.
 const PACKETS_TO_QUESTION: usize = 9;
 

@@ -241,6 +241,11 @@ impl Playout {
         self.state
     }
 
+    /// The reply may be heard, but nothing of it has come yet.
+    pub fn awaits_sound(&self) -> bool {
+        self.state == PlayoutState::Playing && self.reply.sent == 0
+    }
+
     /// The agent's sound is in the caller's ear, as far as is known.
     pub fn is_audible(&self) -> bool {
         self.state == PlayoutState::Playing && self.reply.heard < self.reply.sent

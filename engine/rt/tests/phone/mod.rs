@@ -17,7 +17,7 @@ pub const WORDS: Command = Command::Hint(TranscriptHint { words: 3, backchannel:
 /// Bytes of 20 ms of mu-law.
 const PACKET_LEN: usize = 160;
 /// Chunks of 20 ms in an agent's reply.
-const REPLY_CHUNKS: u32 = 25;
+pub const REPLY_CHUNKS: u32 = 25;
 
 /// A worker with its clock.
 pub struct Exchange {
@@ -52,6 +52,11 @@ impl Exchange {
     pub fn tick(&mut self) {
         self.worker.run_once(Tick(self.now));
         self.now += 1;
+    }
+
+    /// Between this tick and the next.
+    pub fn begin_replies(&mut self) {
+        self.worker.begin_replies(Tick(self.now - 1));
     }
 }
 
