@@ -2,7 +2,6 @@
 
 use std::sync::OnceLock;
 
-use voiced_core::codec::opus::OpusEncoder;
 use voiced_core::packet::{Codec, Packet};
 
 /// A packet and when it comes.
@@ -52,12 +51,14 @@ impl Random {
     }
 }
 
-/// The voice in packets of 20 ms, as our own encoder makes them: ten seconds, again and again.
+/// The voice in packets of 20 ms, as browsers make them: ten seconds, again and again.
 pub fn packets(ms: usize) -> Vec<Packet> {
     static ENCODED: OnceLock<Vec<Packet>> = OnceLock::new();
     let encoded = ENCODED.get_or_init(|| {
-        let mut encoder = OpusEncoder::new().unwrap();
-        pack(10_000, |sound, bytes| encoder.encode(sound, bytes))
+        let mut encoder = voip();
+        encoder.set_inband_fec(true).unwrap();
+        encoder.set_packet_loss_perc(10).unwrap();
+        pack(10_000, |sound, bytes| encoder.encode(sound, bytes).unwrap())
     });
     let packet = |(n, packet): (usize, &Packet)| Packet::new(Codec::Opus, n as u32, n as u32 * 20, packet.payload()).unwrap();
     encoded.iter().cycle().take(ms / 20).enumerate().map(packet).collect()
@@ -65,11 +66,16 @@ pub fn packets(ms: usize) -> Vec<Packet> {
 
 /// The same voice from an encoder that says nothing twice.
 pub fn packets_without_fec(ms: usize) -> Vec<Packet> {
+    let mut encoder = voip();
+    pack(ms, |sound, bytes| encoder.encode(sound, bytes).unwrap())
+}
+
+fn voip() -> opus::Encoder {
     let mut encoder = opus::Encoder::new(48_000, opus::Channels::Mono, opus::Application::Voip).unwrap();
     encoder.set_bitrate(opus::Bitrate::Bits(32_000)).unwrap();
     encoder.set_complexity(1).unwrap();
     encoder.set_signal(opus::Signal::Voice).unwrap();
-    pack(ms, |sound, bytes| encoder.encode(sound, bytes).unwrap())
+    encoder
 }
 
 fn pack(ms: usize, mut encode: impl FnMut(&[i16], &mut [u8]) -> usize) -> Vec<Packet> {
