@@ -302,7 +302,7 @@ fn calls(folder: &Path, calls: Calls) -> Result<ExitCode> {
             }
             Err(failed) => {
                 tell(&failed.0);
-                println!("run again, something else was decided: {}", failed.1);
+                println!("run again: {}", failed.1);
                 return Ok(ExitCode::FAILURE);
             }
         },
@@ -324,5 +324,8 @@ fn tell(story: &Story) {
     }
     if story.is_cut {
         println!("the record ends before the call does");
+    }
+    if story.unreadable_lines > 0 {
+        println!("the record is damaged: its last {} lines cannot be told", story.unreadable_lines);
     }
 }

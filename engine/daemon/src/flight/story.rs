@@ -43,6 +43,8 @@ pub struct Story {
     pub faults: Vec<Told>,
     /// The record ends before the call did.
     pub is_cut: bool,
+    /// Lines that are not told: from the first that cannot be read on.
+    pub unreadable_lines: usize,
 }
 
 /// One line of the story.
@@ -58,6 +60,8 @@ pub struct Told {
 pub struct Record {
     pub head: Head,
     pub moments: Vec<Moment>,
+    /// Lines behind the moments: the first of them is damaged, and without it the others tell of another call.
+    pub unreadable_lines: usize,
 }
 
 /// The newest calls of a folder, newest first.
@@ -88,24 +92,29 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 fn read(file: &Path) -> Result<Record> {
     let size = fs::metadata(file)?.len();
     anyhow::ensure!(size <= READ_BYTES_MAX, "{} has {size} bytes: no record of ours", file.display());
-    let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    let bytes = fs::read(file).with_context(|| file.display().to_string())?;
+    let text = String::from_utf8_lossy(&bytes);
     let mut lines = text.lines();
     let head = serde_json::from_str(lines.next().unwrap_or_default()).with_context(|| format!("{}: its first line", file.display()))?;
-    // a daemon that was killed may have left half a line
-    let moments = lines.map_while(|line| serde_json::from_str(line).ok()).collect();
-    Ok(Record { head, moments })
+    // a daemon that was killed may have left half a line at the end: that is no damage
+    let whole = lines.clone().count().saturating_sub(usize::from(!text.ends_with('\n')));
+    let moments: Vec<_> = lines.map_while(|line| serde_json::from_str(line).ok()).collect();
+    let unreadable_lines = whole.saturating_sub(moments.len());
+    Ok(Record { head, moments, unreadable_lines })
 }
 
-/// Runs a record's inputs through the conversation again. `Err` names the first moment at which something else is decided.
+/// Runs a record's inputs through the conversation again. `Err` names the first moment at which something else is decided,
+/// or how much of the record could not be run.
 pub fn replay(record: &Record) -> Result<Story, Box<(Story, String)>> {
     let mut difference = None;
     run(record, |moment, decided| {
         if difference.is_none() && moment.decided != decided {
-            difference = Some(format!("at {} ms then {:?}, now {decided:?}", moment.at, moment.decided));
+            difference = Some(format!("something else was decided: at {} ms then {:?}, now {decided:?}", moment.at, moment.decided));
         }
     });
+    let damage = || (record.unreadable_lines > 0).then(|| format!("the same decisions up to {} damaged lines, which were not run", record.unreadable_lines));
     let story = record.story();
-    match difference {
+    match difference.or_else(damage) {
         None => Ok(story),
         Some(difference) => Err(Box::new((story, difference))),
     }
@@ -156,6 +165,7 @@ impl Record {
             moments,
             faults,
             is_cut: self.moments.last().is_none_or(|moment| moment.input.is_none()),
+            unreadable_lines: self.unreadable_lines,
         }
     }
 }

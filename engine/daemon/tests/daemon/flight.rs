@@ -1,5 +1,6 @@
 //! Calls after the fact: what was heard, decided and why, and the same decisions again from the record.
 
+use std::process::Output;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -9,6 +10,11 @@ use crate::caller::{call, conversation, listen, say, script};
 use crate::host::Host;
 use crate::{story, until};
 use voiced_lab::phone::Step;
+
+/// What a command has printed.
+fn words(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
 
 const LINE: &str = "My kitchen sink is leaking.";
 
@@ -41,16 +47,36 @@ async fn a_call_can_be_told_and_run_again_after_the_fact() {
 
     // the record outlives the daemon
     host.kill();
-    let replay = host.voiced(&["calls", "replay", &report.call_sid]);
-    let text = String::from_utf8_lossy(&replay.stdout).into_owned();
-    assert!(replay.status.success() && text.contains("the same decisions"), "{text}\n{}", String::from_utf8_lossy(&replay.stderr));
-    let list = host.voiced(&["calls", "list"]);
-    assert_eq!(String::from_utf8_lossy(&list.stdout).lines().count(), 2);
+    let replay = || host.voiced(&["calls", "replay", &report.call_sid]);
+    let same = replay();
+    assert!(same.status.success() && words(&same).contains("the same decisions"), "{}", words(&same));
+    let list = words(&host.voiced(&["calls", "list"]));
+    let [newest, oldest] = list.lines().collect::<Vec<_>>()[..] else { panic!("two calls are listed: {list}") };
+    assert!(newest.contains(&other.call_sid) && newest.contains("hung_up") && oldest.contains(&report.call_sid), "{list}");
+    let shown = words(&host.voiced(&["calls", "show", &report.call_sid]));
+    for text in ["is over after", "it was an interruption", "answered by llm openai/gpt-4o-mini", "turn  over  text  model"] {
+        assert!(shown.contains(text), "{text}: {shown}");
+    }
+    let shown = words(&host.voiced(&["calls", "show", "--json", &report.call_sid]));
+    assert_eq!(serde_json::from_str::<Value>(&shown).ok(), Some(call), "what the command tells is what the host told");
+    assert!(!host.voiced(&["calls", "show", "CA00000000000000000000000000000000"]).status.success());
 
     // and a record that was tampered with is told from one that was not
     let file = host.record_of(&report.call_sid);
     let record = std::fs::read_to_string(&file).expect("a record");
     std::fs::write(&file, record.replacen("lets turn 2", "lets turn 3", 1)).expect("a record");
-    let replay = host.voiced(&["calls", "replay", &report.call_sid]);
-    assert!(!replay.status.success() && String::from_utf8_lossy(&replay.stdout).contains("something else was decided"));
+    let other = replay();
+    assert!(!other.status.success() && words(&other).contains("something else was decided"), "{}", words(&other));
+
+    // half a line at the end is what a kill leaves, but one in the middle hides decisions
+    std::fs::write(&file, format!("{record}{{\"at\":")).expect("a record");
+    assert!(replay().status.success(), "{}", words(&replay()));
+    let lines: Vec<_> = record.lines().collect();
+    let (before, behind) = lines.split_at(lines.len() / 2);
+    std::fs::write(&file, format!("{}\n{{\"at\":\n{}\n", before.join("\n"), behind.join("\n"))).expect("a record");
+    let damaged = replay();
+    let lost = behind.len() + 1;
+    assert!(!damaged.status.success() && words(&damaged).contains(&format!("up to {lost} damaged lines")), "{}", words(&damaged));
+    let shown = words(&host.voiced(&["calls", "show", &report.call_sid]));
+    assert!(shown.contains(&format!("its last {lost} lines cannot be told")), "{shown}");
 }
