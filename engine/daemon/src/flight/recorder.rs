@@ -94,3 +94,42 @@ fn prune(folder: &Path, kept_max: usize) {
         let _ = fs::remove_file(file); // it may be gone already
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// Waits until exactly these files are there.
+    fn until(folder: &TempDir, expected: &[&str]) {
+        let begun = Instant::now();
+        loop {
+            let mut names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort_unstable();
+            if names == expected {
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_mins(1), "{names:?} instead of {expected:?}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn the_oldest_records_go_while_calls_end_and_at_the_next_start() {
+        let folder = TempDir::new().unwrap();
+        fs::write(folder.path().join("notes.txt"), "not a record").unwrap();
+        let recorder = Recorder::start(folder.path().to_owned(), 2);
+        // newest first: what counts is when a call began
+        for began in (1..=u64::from(ENDED_BETWEEN_LOOKS)).rev() {
+            assert!(recorder.open(began, "phone-CA1").unwrap().send(Page { lines: b"{}\n".to_vec(), last: true }));
+        }
+        until(&folder, &["0000000000015.phone-CA1.jsonl", "0000000000016.phone-CA1.jsonl", "notes.txt"]);
+        drop(recorder);
+        let _fewer = Recorder::start(folder.path().to_owned(), 1);
+        until(&folder, &["0000000000016.phone-CA1.jsonl", "notes.txt"]);
+        assert!(Recorder::start(folder.path().to_owned(), 0).open(17, "phone-CA1").is_none());
+    }
+}
