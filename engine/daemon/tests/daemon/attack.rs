@@ -4,7 +4,7 @@ use std::net::{IpAddr, UdpSocket};
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
@@ -144,7 +144,7 @@ async fn what_tells_of_calls_is_for_programs_on_this_machine_or_who_has_the_key(
     let guarded = Host::start(Script::default(), &[("VOICED_SERVER__API_KEY", "key-of-the-operator")]).await;
     let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).build().expect("a client");
     let status = async |request: reqwest::RequestBuilder| request.send().await.expect("an answer").status().as_u16();
-    for path in ["/sessions", "/sessions/x", "/events"] {
+    for path in ["/sessions", "/sessions/x", "/events", "/calls", "/calls/x"] {
         assert_eq!(status(client.get(open.url(path)).header("X-Forwarded-For", "203.0.113.5")).await, 401, "{path} through a proxy");
         assert_eq!(status(client.get(open.url(path)).header("Host", "rebound.example.test")).await, 401, "{path} by another name");
         assert_eq!(status(client.get(guarded.url(path))).await, 401, "{path} without the key");
@@ -159,4 +159,29 @@ async fn what_tells_of_calls_is_for_programs_on_this_machine_or_who_has_the_key(
     let metrics = format!("http://{}", open.metrics_address());
     assert_eq!(status(client.get(format!("{metrics}/metrics"))).await, 200);
     assert_eq!(status(client.get(format!("{metrics}/sessions"))).await, 404);
+}
+
+/// What strangers may ask: the host's health, and what is signed by who sends it, as other tests hold.
+const OPEN: [&str; 5] = ["/health", "/telephony/livekit-webhook", "/twilio/voice", "/twilio/status", "/twilio/stream/{call_sid}"];
+
+#[tokio::test]
+async fn every_route_that_is_not_for_strangers_wants_its_own_key() {
+    let livekit = [("LIVEKIT_URL", "ws://127.0.0.1:9"), ("LIVEKIT_API_KEY", "APIname"), ("LIVEKIT_API_SECRET", "a-secret-of-32-bytes-and-then-more")];
+    let keys = [("VOICED_SERVER__API_KEY", "key-of-the-operator"), ("VOICED_HTTP__API_KEYS", "key-of-the-frontend")];
+    let host = Host::start(Script::default(), &[&livekit[..], &keys[..]].concat()).await;
+    let document: Value = serde_json::from_str(&host.get("/openapi.json").await.1).expect("the document of all routes");
+    let client = reqwest::Client::new();
+    let mut guarded = 0;
+    for (path, methods) in document["paths"].as_object().expect("paths").iter().filter(|(path, _)| !OPEN.contains(&path.as_str())) {
+        for method in methods.as_object().expect("methods").keys() {
+            let request = || client.request(method.to_uppercase().parse().expect("a method"), host.url(path));
+            // the operator's key opens nothing that costs money, and the frontend's none of callers' words
+            let wrong = if methods[method]["security"][0].get("operatorKey").is_some() { "key-of-the-frontend" } else { "key-of-the-operator" };
+            for (request, with) in [(request(), "no key"), (request().bearer_auth(wrong), wrong)] {
+                assert_eq!(request.send().await.expect("an answer").status(), 401, "{method} {path} with {with}");
+            }
+            guarded += 1;
+        }
+    }
+    assert!(guarded >= 15, "{guarded} routes are told of");
 }
