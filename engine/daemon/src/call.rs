@@ -134,6 +134,7 @@ pub async fn run(context: CallContext, line: Line, port: CallPort, requests: Opt
         left_over: false,
         taps: Vec::new(),
         next_guest: 0,
+        turn: TurnId(0),
         context,
     };
     call.report(CallEventKind::CallInitiated { metadata: call.context.metadata.clone(), started_at_unix_ms: unix_ms() }).await;
@@ -235,6 +236,8 @@ struct Call {
     left_over: bool,
     taps: Vec<Tap>,
     next_guest: u32,
+    /// The latest that was over, heard or cut: what is reported belongs to it.
+    turn: TurnId,
     context: CallContext,
 }
 
@@ -344,6 +347,15 @@ impl Call {
 
     async fn apply(&mut self, input: Input) {
         self.context.trace.input(&input);
+        if let Input::Leg(
+            LegEvent::TurnEnded { turn, .. }
+            | LegEvent::ReplyStarted { turn, .. }
+            | LegEvent::ReplyHeard { turn, .. }
+            | LegEvent::Interrupted { cut: turn, .. },
+        ) = input
+        {
+            self.turn = turn;
+        }
         let (now, mut actions) = (self.now(), Vec::new());
         let moment = self.context.flight.as_ref().and_then(|flight| flight.moment(now, &input));
         self.conversation.apply(now, input, &mut actions);
@@ -406,7 +418,7 @@ impl Call {
     async fn report(&mut self, kind: CallEventKind) {
         self.context.trace.reported(&kind);
         if let CallEventKind::Utterance { speaker, text, stage, .. } = &kind {
-            tracing::info!(session = self.context.session_id, ?speaker, stage, text, "said");
+            tracing::info!(session = self.context.session_id, turn = self.turn.0, ?speaker, stage, text, "said");
             self.observe(Observed::Said { speaker: *speaker, text: text.clone() });
         }
         if self.reports.send((unix_ms(), kind)).await.is_err() {

@@ -140,7 +140,8 @@ impl Host {
             let exited = self.daemon.as_mut().and_then(|daemon| daemon.try_wait().ok().flatten());
             assert!(exited.is_none(), "the daemon ended at once: {exited:?}");
             let log = self.log();
-            let address = log.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next());
+            let told = log.split_once("address=").or_else(|| log.split_once("\"address\":\""));
+            let address = told.and_then(|(_, rest)| rest.split([' ', '"', '\n']).next());
             address.map(|address| address.clone_into(&mut self.address)).is_some()
         })
         .await;

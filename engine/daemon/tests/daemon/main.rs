@@ -21,6 +21,7 @@ mod flight;
 mod frontend;
 mod kill;
 mod limits;
+mod logs;
 mod operator;
 mod realtime;
 mod restart;
