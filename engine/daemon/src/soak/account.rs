@@ -14,6 +14,7 @@ use voiced_lab::ema::EmaReceiver;
 const ENTRIES_MAX: usize = 1_000_000;
 
 /// What became of all events.
+#[derive(Default)]
 pub struct Account {
     pub stored: usize,
     /// Called sent and never taken, or missing between others.
@@ -21,12 +22,15 @@ pub struct Account {
     pub undelivered: usize,
     pub out_of_order: usize,
     pub without_end: usize,
+    /// Calls that phones placed, of which the receiver did not take both begin and end.
+    pub unreported: usize,
     /// Taken by the receiver, repetitions included.
     pub deliveries: usize,
 }
 
 impl Account {
-    pub fn of(store: &Path, ema: &EmaReceiver) -> Result<Self> {
+    /// Holds the daemon's store, what the receiver took and the calls that phones placed, by their `CallSid`s, against each other.
+    pub fn of(store: &Path, ema: &EmaReceiver, placed: &[String]) -> Result<Self> {
         let entries = Store::open(store, &[])?.list(false, ENTRIES_MAX)?;
         let mut sessions: BTreeMap<&str, Vec<(u32, bool)>> = BTreeMap::new();
         for entry in &entries {
@@ -40,8 +44,13 @@ impl Account {
             without_end += usize::from(!events.last().is_some_and(|last| last.1));
         }
         let (mut taken, mut latest, mut out_of_order, mut deliveries) = (BTreeSet::new(), BTreeMap::<String, u32>::new(), 0, 0);
+        let mut ends = BTreeSet::new();
         for received in ema.received().into_iter().filter(|received| received.accepted) {
             deliveries += 1;
+            if let (Some(call_sid), Some(kind @ ("call_initiated" | "call_ended"))) = (received.body["call_sid"].as_str(), received.body["event_type"].as_str())
+            {
+                ends.insert((call_sid.to_owned(), kind == "call_ended"));
+            }
             let key = received.idempotency_key.unwrap_or_default();
             let Some((session, number)) = key.rsplit_once('-') else { continue };
             let number = number.parse().unwrap_or(0);
@@ -56,12 +65,13 @@ impl Account {
             undelivered: entries.iter().filter(|entry| entry.state != State::Sent).count(),
             out_of_order,
             without_end,
+            unreported: placed.iter().filter(|call_sid| [false, true].iter().any(|is_end| !ends.contains(&((*call_sid).clone(), *is_end)))).count(),
             deliveries,
         })
     }
 
     pub fn is_whole(&self) -> bool {
-        self.lost + self.undelivered + self.out_of_order + self.without_end == 0
+        self.lost + self.undelivered + self.out_of_order + self.without_end + self.unreported == 0
     }
 }
 
@@ -82,6 +92,12 @@ impl Sample {
     }
 }
 
+/// Growth over all of these samples, by their slope: single peaks count little.
+pub fn growth(samples: &[Sample], value: impl Fn(&Sample) -> u64) -> f64 {
+    let minutes = samples.first().zip(samples.last()).map_or(0.0, |(first, last)| last.at.duration_since(first.at).as_secs_f64() / 60.0);
+    slope_per_minute(samples, value) * minutes
+}
+
 /// Growth by least squares.
 pub fn slope_per_minute(samples: &[Sample], value: impl Fn(&Sample) -> u64) -> f64 {
     let Some(first) = samples.first() else { return 0.0 };
@@ -97,6 +113,20 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_call_of_which_the_receiver_has_not_taken_both_ends_is_unreported() {
+        let ema = EmaReceiver::start(None).await.unwrap();
+        for (call_sid, kind) in [("CA1", "call_initiated"), ("CA1", "call_ended"), ("CA2", "call_initiated"), ("CA3", "call_ended")] {
+            let event = serde_json::json!({ "call_sid": call_sid, "event_type": kind });
+            reqwest::Client::new().post(format!("{}/webhooks/livekit/{kind}", ema.url())).json(&event).send().await.unwrap();
+        }
+        let folder = tempfile::TempDir::new().unwrap();
+        let unreported = |placed: &[&str]| {
+            Account::of(&folder.path().join("events.db"), &ema, &placed.iter().map(|call_sid| (*call_sid).to_owned()).collect::<Vec<_>>()).unwrap().unreported
+        };
+        assert_eq!((unreported(&["CA1"]), unreported(&["CA1", "CA2", "CA3", "CA4"])), (0, 3));
+    }
 
     #[test]
     fn steady_growth_is_told_per_minute() {

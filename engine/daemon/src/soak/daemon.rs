@@ -58,9 +58,10 @@ impl Daemon {
             ("OPENAI_BASE_URL", fakes.openai_chat.base_url.clone()),
             ("CARTESIA_API_KEY", text("lab")),
             ("CARTESIA_BASE_URL", fakes.cartesia.base_url.clone()),
-            ("VOICED_AGENT__STT", text("deepgram/nova-3:en")),
-            ("VOICED_AGENT__LLM", text("openai/gpt-4o-mini")),
-            ("VOICED_AGENT__TTS", text("cartesia/sonic-3:lab")),
+            // the second of each is at the same fake: it meets a fault's later requests
+            ("VOICED_AGENT__STT", text("deepgram/nova-3:en, deepgram/nova-2:en")),
+            ("VOICED_AGENT__LLM", text("openai/gpt-4o-mini, openai/gpt-4o")),
+            ("VOICED_AGENT__TTS", text("cartesia/sonic-3:lab, openai/gpt-4o-mini-tts")),
             ("VOICED_AGENT__GREETING", text("Hello.")),
         ];
         Ok(Self { state: state.to_owned(), environment, running: Mutex::default() })
