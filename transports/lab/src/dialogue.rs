@@ -96,6 +96,12 @@ pub enum Step {
         /// How long.
         ms: u64,
     },
+    /// From now on nothing of the agent's is read for so long, in ms, while the caller's sound goes on. The socket of a phone
+    /// with such a step buffers little, so that the agent's side soon finds no room.
+    Deaf {
+        /// How long.
+        ms: u64,
+    },
     /// Presses a key.
     Dtmf(char),
     /// Hangs up.
@@ -145,6 +151,7 @@ pub(crate) enum Cue {
     Stop,
     Dtmf(char),
     Stall(u64),
+    Deaf(u64),
     ListenedInVain,
     HangUp,
 }
@@ -252,6 +259,7 @@ impl Player {
                 // nothing to say, or waited long enough
                 Some(Step::Say { .. } | Step::SayOver { .. } | Step::Wait { .. } | Step::WaitFor { .. }) => {}
                 Some(Step::Stall { ms }) => cue(Cue::Stall(*ms)),
+                Some(Step::Deaf { ms }) => cue(Cue::Deaf(*ms)),
                 Some(Step::Dtmf(key)) => cue(Cue::Dtmf(*key)),
                 Some(Step::HangUp) | None => return cue(Cue::HangUp),
             }

@@ -105,6 +105,8 @@ pub struct Counts {
     pub clears: u64,
     /// Times the agent's sound ran dry and went on within 200 ms.
     pub gaps: u64,
+    /// Most of the agent's sound that waited to be played, in ms; not told of rooms, where none waits.
+    pub ahead_ms: u64,
     /// Messages that Twilio would warn of.
     pub warnings: u64,
     /// The caller's frames sent more than 20 ms late: the phone itself had no time.
@@ -172,7 +174,7 @@ impl Measured {
                     utterance.until_ms = now_ms;
                 }
             }
-            Cue::Dtmf(_) | Cue::Stall(_) | Cue::ListenedInVain | Cue::HangUp => {}
+            Cue::Dtmf(_) | Cue::Stall(_) | Cue::Deaf(_) | Cue::ListenedInVain | Cue::HangUp => {}
         }
     }
 

@@ -103,7 +103,8 @@ impl Phone {
             answer::Answer::Apology => CallReport::unanswered(&call_sid),
             answer::Answer::Stream { url, parameters } => {
                 let stream_sid = format!("MZ{number:032x}");
-                let socket = wire::dial(&self.settings, &url).await?;
+                let buffers_little = script.steps.iter().any(|step| matches!(step, Step::Deaf { .. }));
+                let socket = wire::dial(&self.settings, &url, buffers_little).await?;
                 let names = wire::Names { stream_sid: &stream_sid, call_sid: &call_sid, settings: &self.settings };
                 call::run(socket, names, &parameters, script, observer).await
             }

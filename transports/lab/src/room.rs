@@ -175,7 +175,7 @@ impl Call {
             match cue {
                 Cue::Dtmf(key) => _ = self.room.publish_dtmf(key),
                 Cue::HangUp => self.over = Some(Outcome::CallerHungUp),
-                Cue::Start { .. } | Cue::Stop | Cue::Stall(_) | Cue::ListenedInVain => {}
+                Cue::Start { .. } | Cue::Stop | Cue::Stall(_) | Cue::Deaf(_) | Cue::ListenedInVain => {}
             }
         }
         self.measured.caller.extend_from_slice(&frame);

@@ -116,7 +116,7 @@ async fn talk(desk: &Desk, opened: Opened, socket: &mut Socket) -> Option<Gone> 
                     silent_at = Instant::now() + idle;
                 }
                 match (heard, socket.owed()) {
-                    (Step::Heard | Step::Ignored, Some(pong)) => send(socket, &pong, Step::Ignored).await,
+                    (Step::Heard | Step::Ignored, Some(pong)) => send(socket, &pong, Step::Ignored, &desk.counters).await,
                     (step, _) => step,
                 }
             }
@@ -296,7 +296,7 @@ async fn say(stream_sid: &str, said: &Said, to: &mut LineSource, socket: &mut So
             None => break Step::Ignored,
         }
     };
-    let step = send(socket, &frames, step).await;
+    let step = send(socket, &frames, step, counters).await;
     for (since, delays) in [(cleared_at, &counters.clear_sent), (due_at, &counters.reply_sent)] {
         if let Some(since) = since {
             delays.observe(since.elapsed());
@@ -317,9 +317,13 @@ async fn waiting(to: &mut LineSource) -> Option<Said> {
 }
 
 /// Sends, and goes on with `step` if the client takes it.
-async fn send(socket: &mut Socket, frames: &[u8], step: Step) -> Step {
+async fn send(socket: &mut Socket, frames: &[u8], step: Step, counters: &TwilioCounters) -> Step {
     match timeout(SEND_TIMEOUT, socket.send(frames)).await {
         Ok(Ok(())) => step,
-        Ok(Err(_)) | Err(_) => Step::End(Some(Gone::Lost)),
+        Ok(Err(_)) => Step::End(Some(Gone::Lost)),
+        Err(_) => {
+            count(&counters.timed_out);
+            Step::End(Some(Gone::Lost))
+        }
     }
 }

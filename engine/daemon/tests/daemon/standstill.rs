@@ -4,10 +4,12 @@
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use tempfile::NamedTempFile;
-use voiced_lab::phone::{CallReport, Outcome, Step};
-use voiced_lab::providers::Script;
+use voiced_lab::phone::{CallReport, Outcome, PhoneEvent, Step};
+use voiced_lab::providers::{Answer, Script};
 
 use crate::caller::{call, conversation, listen, say, script};
 use crate::host::Host;
@@ -17,6 +19,14 @@ const FIRST: &str = "My kitchen sink is leaking.";
 const AGAIN: &str = "It is in the kitchen.";
 /// A standstill of this long must not be in what comes after it, ms.
 const STOOD_MS: u64 = 3_000;
+/// Sound that may wait at the caller's end, ms: the lead is 200, and a busy machine fills it up late. A standstill's is more.
+const AHEAD_MS_MAX: u64 = 1_700;
+
+/// A model that answers with so many words, of 300 ms each.
+fn speaks(words: usize) -> Script {
+    let answer = "The plumber comes tomorrow. ".repeat(words / 4);
+    Script { agent: Arc::new(move |_| Answer::text(answer.clone())), ..Script::default() }
+}
 
 /// What is said after the standstill is answered, and by no more than the standstill itself later than what was said before.
 fn is_as_before(report: &CallReport) {
@@ -27,18 +37,23 @@ fn is_as_before(report: &CallReport) {
 
 #[tokio::test]
 async fn a_daemon_that_was_suspended_for_3_s_goes_on_with_its_calls() {
-    let host = Host::start(Script::default(), &[]).await;
+    let host = Host::start(speaks(20), &[]).await;
     let phone = host.phone();
-    let steps = [listen(), say(FIRST), listen(), Step::Wait { ms: 3_500 }, say(AGAIN), listen()];
-    let calling = call(&phone, script(steps));
+    // the gap ends the first listening, and what is left of the answer the second
+    let steps = [listen(), say(FIRST), listen(), listen(), say(AGAIN), listen()];
+    let starts = AtomicUsize::new(0);
+    let observer = |_, event: PhoneEvent<'_>| _ = starts.fetch_add(usize::from(event == PhoneEvent::AgentStarted), Relaxed);
+    let calling = async { phone.call(script(steps), &observer).await.expect("a call") };
     let suspend = async {
-        until("the first answer", async || host.stored().len() >= 4).await;
+        until("the first answer is heard", async || starts.load(Relaxed) >= 2).await;
         host.signal("STOP");
         tokio::time::sleep(std::time::Duration::from_millis(STOOD_MS)).await; // the fault itself
         host.signal("CONT");
     };
     let (report, ()) = tokio::join!(calling, suspend);
     is_as_before(&report);
+    assert!(starts.load(Relaxed) >= 4, "the daemon was suspended while it said nothing");
+    assert!(report.counts.ahead_ms < AHEAD_MS_MAX, "a burst of stale speech: {:?}", report.counts);
     assert_eq!(story::of(&host, &report.call_sid).await.said().len(), 5);
 }
 
@@ -53,7 +68,7 @@ async fn a_line_that_stood_still_for_3_s_is_heard_and_answered_at_once_again() {
 }
 
 #[tokio::test]
-async fn a_caller_who_reads_nothing_for_long_is_let_go_and_the_place_is_free() {
+async fn a_caller_whose_road_stands_still_for_long_is_let_go_and_the_place_is_free() {
     let host = Host::start(Script::default(), &[("VOICED_TWILIO__IDLE_TIMEOUT_S", "2")]).await;
     let phone = host.phone();
     let gone = call(&phone, script([listen(), Step::Stall { ms: 6_000 }, Step::Wait { ms: 10_000 }])).await;
@@ -61,6 +76,20 @@ async fn a_caller_who_reads_nothing_for_long_is_let_go_and_the_place_is_free() {
     until("the place is free", async || host.metric("voiced_calls{thread=\"0\"}").await == 0).await;
     story::of(&host, &gone.call_sid).await;
     assert_eq!(call(&phone, conversation(&[FIRST])).await.outcome, Outcome::CallerHungUp);
+}
+
+#[tokio::test]
+async fn a_caller_who_sends_but_reads_nothing_is_let_go_when_the_road_takes_no_more() {
+    // not for silence: this caller is never silent
+    let host = Host::start(speaks(80), &[("VOICED_TWILIO__IDLE_TIMEOUT_S", "60")]).await;
+    let phone = host.phone();
+    let gone = call(&phone, script([listen(), say(FIRST), Step::Deaf { ms: 40_000 }, Step::Wait { ms: 40_000 }])).await;
+    assert_eq!(gone.outcome, Outcome::AgentHungUp);
+    until("the place is free", async || host.metric("voiced_calls{thread=\"0\"}").await == 0).await;
+    assert_eq!(host.metric("voiced_twilio_total{what=\"timed_out\"}").await, 1);
+    story::of(&host, &gone.call_sid).await;
+    let told: serde_json::Value = serde_json::from_str(&host.get(&format!("/calls/{}", gone.call_sid)).await.1).expect("the call's record");
+    assert_eq!(told["ended"], "lost", "{told:#}");
 }
 
 /// Someone else's work on the daemon's core; it ends with this.

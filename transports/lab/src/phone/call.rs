@@ -40,6 +40,7 @@ pub(super) async fn run(
         sequence: 1,
         frames: 0,
         stalled: None,
+        deaf_until: None,
         warned: [false; 3],
         over: None,
     };
@@ -58,7 +59,7 @@ pub(super) async fn run(
             break Outcome::LimitReached;
         }
         tokio::select! {
-            received = socket.next() => call.receive(received),
+            received = socket.next(), if call.deaf_until.is_none_or(|until| until <= Instant::now()) => call.receive(received),
             () = sleep_until(call.at((call.frames + 1) * FRAME_BYTES as u64)) => call.tick(),
             () = sleep_until(call.next_mark()) => call.play_until_now(),
         }
@@ -105,6 +106,8 @@ struct Call<'a> {
     frames: u64,
     /// How long nothing is to be sent or read from now on.
     stalled: Option<Duration>,
+    /// Nothing is to be read before.
+    deaf_until: Option<Instant>,
     /// Each warning is raised once per stream.
     warned: [bool; 3],
     over: Option<Outcome>,
@@ -153,6 +156,7 @@ impl Call<'_> {
             }
             Cue::ListenedInVain => (self.observer)(now_ms, PhoneEvent::ListenedInVain),
             Cue::Stall(ms) => self.stalled = Some(Duration::from_millis(ms)),
+            Cue::Deaf(ms) => self.deaf_until = Some(Instant::now() + Duration::from_millis(ms)),
             Cue::HangUp => self.over = Some(Outcome::CallerHungUp),
         }
     }
@@ -176,6 +180,8 @@ impl Call<'_> {
                 if !self.playout.media(&self.sound) {
                     self.warn(31_931);
                 }
+                let ahead_ms = &mut self.measured.counts.ahead_ms;
+                *ahead_ms = (*ahead_ms).max(self.playout.len() as u64 / BYTES_PER_MS);
             }
             Some(Said::Mark(name)) => {
                 self.measured.counts.marks += 1;

@@ -73,6 +73,11 @@ impl Playout {
         self.dry_at
     }
 
+    /// Sound that is queued, in bytes.
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Nothing is queued.
     pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()

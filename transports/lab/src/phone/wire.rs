@@ -7,14 +7,16 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use serde::Deserialize;
 use sha1::Sha1;
+use socket2::SockRef;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io;
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_with_config, connect_async_with_config};
 use url::{Url, form_urlencoded};
 
 pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
@@ -26,6 +28,11 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Read at once from a socket; the default of 128 KiB is cleared at each read, and hundreds of phones share a core.
 const READ_BUFFER_BYTES: usize = 8_192;
+
+/// Buffered on the way to a phone that is to be deaf, in bytes: some ms.
+const FEW_BYTES: u32 = 4_096;
+/// Longest segment to such a phone, in bytes: by it the other side sizes its own buffer, which on loopback holds minutes else.
+const SHORT_SEGMENT_BYTES: u32 = 536;
 
 /// Asks the voice webhook what to do with a call.
 pub(super) async fn ask(http: &reqwest::Client, settings: &PhoneSettings, call_sid: &str) -> Result<Answer, CallError> {
@@ -49,7 +56,7 @@ pub(super) async fn tell_completed(http: &reqwest::Client, settings: &PhoneSetti
 }
 
 /// Dials the stream: query dropped, signed over the public `wss` form, connected to where the daemon listens.
-pub(super) async fn dial(settings: &PhoneSettings, url: &str) -> Result<Socket, CallError> {
+pub(super) async fn dial(settings: &PhoneSettings, url: &str, buffers_little: bool) -> Result<Socket, CallError> {
     let bad = |reason: &str| CallError::StreamUrl(format!("{reason}: {url}"));
     let mut public = Url::parse(url).map_err(|error| bad(&error.to_string()))?;
     public.set_query(None);
@@ -67,11 +74,26 @@ pub(super) async fn dial(settings: &PhoneSettings, url: &str) -> Result<Socket, 
     let signature = sign(settings, public.as_str(), &[]).parse().map_err(|_| bad("no signature"))?;
     request.headers_mut().insert("x-twilio-signature", signature);
     let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES);
-    match tokio::time::timeout(DIAL_TIMEOUT, connect_async_with_config(request, Some(config), true)).await {
+    let connect = async {
+        if !buffers_little {
+            return connect_async_with_config(request, Some(config), true).await;
+        }
+        let stream = connect_with_few_buffers(&settings.base_url).await?;
+        client_async_with_config(request, MaybeTlsStream::Plain(stream), Some(config)).await
+    };
+    match tokio::time::timeout(DIAL_TIMEOUT, connect).await {
         Ok(Ok((socket, _))) => Ok(socket),
         Ok(Err(error)) => Err(CallError::Handshake(error.to_string())),
         Err(_) => Err(CallError::Handshake("no answer in time (31901)".to_owned())),
     }
+}
+
+async fn connect_with_few_buffers(base: &Url) -> io::Result<TcpStream> {
+    let address = base.socket_addrs(|| None)?.into_iter().next().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_recv_buffer_size(FEW_BYTES)?;
+    SockRef::from(&socket).set_tcp_mss(SHORT_SEGMENT_BYTES)?;
+    socket.connect(address).await
 }
 
 async fn post(http: &reqwest::Client, settings: &PhoneSettings, path: &str, form: Vec<(&'static str, String)>) -> Result<reqwest::Response, reqwest::Error> {
