@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use voiced_lab::phone::Step;
-use voiced_lab::providers::Script;
+use voiced_lab::providers::{Answer, Script};
 
 use crate::caller::{call, conversation, listen, say, script};
 use crate::host::{AUTH_TOKEN, EMA_SECRET, Host};
@@ -21,7 +21,7 @@ use crate::{story, until};
 /// In every key, so that one search finds any.
 const MARK: &str = "marked0key";
 /// Variables and their keys; Twilio's and EMA's are the host's own.
-const KEYS: [(&str, &str); 9] = [
+const KEYS: [(&str, &str); 11] = [
     ("DEEPGRAM_API_KEY", "marked0key-deepgram"),
     ("OPENAI_API_KEY", "marked0key-openai"),
     ("CARTESIA_API_KEY", "marked0key-cartesia"),
@@ -31,6 +31,8 @@ const KEYS: [(&str, &str); 9] = [
     ("VOICED_HTTP__API_KEYS", "marked0key-of-the-frontend"),
     ("VOICED_HTTP__JWT_SECRET", "marked0key-jwt-of-32-bytes-and-more"),
     ("VOICED_SERVER__API_KEY", "marked0key-operator"),
+    ("OTEL_EXPORTER_OTLP_HEADERS", "x-api-key=marked0key-collector"),
+    ("CRM_TOKEN", "marked0key-of-a-tool"),
 ];
 
 /// Refuses everything and repeats every header of the request, as a careless provider does.
@@ -47,23 +49,28 @@ async fn parrot() -> String {
 
 #[tokio::test]
 async fn no_key_is_in_anything_that_the_daemon_writes_or_answers() {
+    let parrot = parrot().await;
+    let (http, ws) = (format!("http://{parrot}"), format!("ws://{parrot}"));
+    let tools = format!(r#"[{{ name = "book", description = "Books.", url = "{http}", headers = {{ Authorization = "Bearer ${{CRM_TOKEN}}" }} }}]"#);
+    let of_parrot = [("OTEL_EXPORTER_OTLP_ENDPOINT", http.as_str()), ("VOICED_AGENT__TOOLS", &tools)];
     let other = [("VOICED_LOG", "trace"), ("LIVEKIT_URL", "ws://127.0.0.1:9"), ("LIVEKIT_API_KEY", "APIname"), ("LIVEKIT_WEBHOOK_API_KEY", "APIhooks")];
-    let mut host = Host::start(Script::default(), &[&KEYS[..], &other[..]].concat()).await;
+    let books = |request: &Value| if request["messages"].to_string().contains("(hidden)") { Answer::text("I could not.") } else { Answer::call("book", "{}") };
+    let mut host = Host::start(Script { agent: Arc::new(books), ..Script::default() }, &[&KEYS[..], &of_parrot[..], &other[..]].concat()).await;
     let mut answers = Vec::new();
     let events = listen_to_events(&host).await;
     let call_sid = call(&host.phone(), conversation(&["My kitchen sink is leaking."])).await.call_sid;
     until("the call is reported", async || story::taken(&host, &call_sid).iter().any(|event| event.body["event_type"] == "call_ended")).await;
-    ask(&host, &mut answers).await;
+    ask(&host, &call_sid, &mut answers).await;
+    let told = &answers.iter().find(|(what, _)| what.contains("/calls/")).expect("the call's record").1;
+    assert!(told.contains("tool call 0 failed") && told.contains("(hidden)"), "the tool's key was not repeated: the test is void\n{told}");
     host.kill();
 
-    let parrot = parrot().await;
-    let (http, ws) = (format!("http://{parrot}"), format!("ws://{parrot}"));
     host.set(&[("DEEPGRAM_BASE_URL", &http), ("OPENAI_BASE_URL", &http), ("CARTESIA_BASE_URL", &http), ("EMA_API_URL", &http), ("LIVEKIT_URL", &ws)]);
     host.restart().await;
     call(&host.phone(), script([listen(), say("My kitchen sink is leaking."), Step::Wait { ms: 1_000 }])).await;
     until("the receiver's refusal is stored", async || host.stored().iter().any(|entry| entry.reason.is_some())).await;
-    ask(&host, &mut answers).await;
-    for arguments in [&["check"][..], &["events", "list", "--all"]] {
+    ask(&host, &call_sid, &mut answers).await;
+    for arguments in [&["check"][..], &["events", "list", "--all"], &["calls", "list"], &["calls", "show", &call_sid]] {
         let output = host.voiced(arguments);
         answers.push((arguments.concat(), format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))));
     }
@@ -101,10 +108,11 @@ async fn listen_to_events(host: &Host) -> Arc<Mutex<Vec<String>>> {
 }
 
 /// Asks for everything that the daemon answers, with the right keys and with wrong ones.
-async fn ask(host: &Host, answers: &mut Vec<(String, String)>) {
+async fn ask(host: &Host, call_sid: &str, answers: &mut Vec<(String, String)>) {
     let client = reqwest::Client::new();
     let operator = KEYS[8].1;
-    for path in ["/health", "/metrics", "/sessions", "/events", "/openapi.json", "/nothing", "/telephony/calls/x"] {
+    let record = format!("/calls/{call_sid}");
+    for path in ["/health", "/metrics", "/sessions", "/events", "/calls", &record, "/openapi.json", "/nothing", "/telephony/calls/x"] {
         for request in [client.get(host.url(path)).bearer_auth(operator), client.get(host.url(path)).bearer_auth(format!("{operator}x"))] {
             answers.push((path.to_owned(), request.send().await.expect("an answer").text().await.expect("a text")));
         }
