@@ -54,7 +54,7 @@ async fn no_key_is_in_anything_that_the_daemon_writes_or_answers() {
     let tools = format!(r#"[{{ name = "book", description = "Books.", url = "{http}", headers = {{ Authorization = "Bearer ${{CRM_TOKEN}}" }} }}]"#);
     let of_parrot = [("OTEL_EXPORTER_OTLP_ENDPOINT", http.as_str()), ("VOICED_AGENT__TOOLS", &tools)];
     let other = [("VOICED_LOG", "trace"), ("LIVEKIT_URL", "ws://127.0.0.1:9"), ("LIVEKIT_API_KEY", "APIname"), ("LIVEKIT_WEBHOOK_API_KEY", "APIhooks")];
-    let books = |request: &Value| if request["messages"].to_string().contains("(hidden)") { Answer::text("I could not.") } else { Answer::call("book", "{}") };
+    let books = |request: &Value| if request["messages"].to_string().contains("HTTP 422") { Answer::text("I could not.") } else { Answer::call("book", "{}") };
     let mut host = Host::start(Script { agent: Arc::new(books), ..Script::default() }, &[&KEYS[..], &of_parrot[..], &other[..]].concat()).await;
     let mut answers = Vec::new();
     let events = listen_to_events(&host).await;
@@ -62,7 +62,7 @@ async fn no_key_is_in_anything_that_the_daemon_writes_or_answers() {
     until("the call is reported", async || story::taken(&host, &call_sid).iter().any(|event| event.body["event_type"] == "call_ended")).await;
     ask(&host, &call_sid, &mut answers).await;
     let told = &answers.iter().find(|(what, _)| what.contains("/calls/")).expect("the call's record").1;
-    assert!(told.contains("tool call 0 failed") && told.contains("(hidden)"), "the tool's key was not repeated: the test is void\n{told}");
+    assert!(told.contains("tool call 0 failed") && told.contains("Bearer "), "the tool's key was not repeated: the test is void\n{told}");
     host.kill();
 
     host.set(&[("DEEPGRAM_BASE_URL", &http), ("OPENAI_BASE_URL", &http), ("CARTESIA_BASE_URL", &http), ("EMA_API_URL", &http), ("LIVEKIT_URL", &ws)]);
