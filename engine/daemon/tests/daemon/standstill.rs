@@ -19,8 +19,9 @@ const FIRST: &str = "My kitchen sink is leaking.";
 const AGAIN: &str = "It is in the kitchen.";
 /// A standstill of this long must not be in what comes after it, ms.
 const STOOD_MS: u64 = 3_000;
-/// Sound that may wait at the caller's end, ms: the lead is 200, and a busy machine fills it up late. A standstill's is more.
-const AHEAD_MS_MAX: u64 = 1_700;
+/// Sound that may wait at the caller's end, ms: the lead is 200, however late a busy machine fills it up. What the rings to the
+/// line would hold of a standstill is some 2 s.
+const AHEAD_MS_MAX: u64 = 1_000;
 
 /// A model that answers with so many words, of 300 ms each.
 fn speaks(words: usize) -> Script {
