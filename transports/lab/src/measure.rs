@@ -44,6 +44,20 @@ pub struct CallReport {
 }
 
 impl CallReport {
+    /// The longest quiet, in ms, between the caller's words (by their place in [`Self::utterances`]) and the agent's last sound
+    /// before the next ones; `None` where the agent had nothing to say.
+    pub fn longest_quiet_ms(&self, utterance: usize) -> Option<u64> {
+        let agent = Audible::of(&self.recording.agent);
+        let mut quiet_from_ms = self.utterances.get(utterance)?.until_ms;
+        let next_ms = self.utterances.get(utterance + 1).map_or(self.duration_ms, |next| next.from_ms);
+        let mut longest_ms = None;
+        while let Some(at_ms) = agent.first(quiet_from_ms, next_ms) {
+            longest_ms = longest_ms.max(Some(at_ms.saturating_sub(quiet_from_ms)));
+            quiet_from_ms = at_ms + PIECE_MS;
+        }
+        longest_ms
+    }
+
     pub(crate) fn unanswered(call_sid: &str) -> Self {
         Self {
             call_sid: call_sid.to_owned(),
@@ -312,6 +326,7 @@ mod tests {
         assert_eq!(spans, [(600, 1_000, Some(450), false), (2_100, 2_700, Some(300), false)]);
         let barge_in = BargeInReport { label: "b".to_owned(), at_ms: 2_100, clear_ms: Some(130), stopped_ms: Some(160) };
         assert_eq!(report.barge_ins, [barge_in]);
+        assert_eq!((report.longest_quiet_ms(0), report.longest_quiet_ms(1), report.longest_quiet_ms(2)), (Some(450), Some(300), None));
     }
 
     #[test]

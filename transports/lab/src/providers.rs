@@ -11,11 +11,12 @@ mod voice;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use axum::serve::Listener;
 use serde_json::{Value, json};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -110,11 +111,13 @@ pub enum Fault {
     StallsMidReply,
     /// HTTP 429, with `Retry-After: 0`.
     TooManyRequests,
+    /// HTTP 503, with a `Retry-After` of so many seconds.
+    Unavailable(u32),
     /// HTTP 500.
     ServerError,
     /// Answers with something that is not its protocol.
     Garbage,
-    /// Gives its words or sound in good order, far slower than they are spoken.
+    /// Gives its words, results or sound in good order, far slower than they are spoken.
     Drips,
     /// Something in between answers for it: HTTP 200 and a page for people, to an upgrade as well.
     WrongContentType,
@@ -123,7 +126,7 @@ pub enum Fault {
 impl Fault {
     /// It shows before a WebSocket is agreed to.
     fn is_at_upgrade(self) -> bool {
-        matches!(self, Self::NeverAnswers | Self::TooManyRequests | Self::ServerError | Self::WrongContentType)
+        matches!(self, Self::NeverAnswers | Self::TooManyRequests | Self::Unavailable(_) | Self::ServerError | Self::WrongContentType)
     }
 
     /// Pause between two pieces of an answer that has no more than `every` without the fault.
@@ -132,7 +135,7 @@ impl Fault {
     }
 }
 
-/// A word or 100 ms of sound come this often in a drip.
+/// A word, a result or 100 ms of sound come this often in a drip.
 const DRIP_EVERY: Duration = Duration::from_secs(1);
 
 /// A provider's fault, switched while it runs.
@@ -185,6 +188,10 @@ pub struct Seen {
     pub completed: u32,
     /// Those that the client left or took back before their end.
     pub cancelled: u32,
+    /// Connections made to its address, which the `OpenAI` ones share.
+    pub connections: u32,
+    /// Of these, those made before the first request was read.
+    pub connections_at_first: u32,
 }
 
 /// One running fake.
@@ -209,7 +216,12 @@ impl Fake {
 
     /// Counts a request; the guard counts how it ends.
     fn request(self: &Arc<Self>) -> RequestGuard {
-        self.seen.send_modify(|seen| seen.requests += 1);
+        self.seen.send_modify(|seen| {
+            if seen.requests == 0 {
+                seen.connections_at_first = seen.connections;
+            }
+            seen.requests += 1;
+        });
         RequestGuard { fake: Arc::clone(self), completed: false }
     }
 }
@@ -273,7 +285,11 @@ impl FakeProviders {
         let lab = |fake: &Arc<Fake>| Lab { fake: Arc::clone(fake), latency, script: script.clone(), streams: Arc::default() };
         let openai_routes =
             openai::chat_routes(lab(&openai_chat)).merge(openai::speech_routes(lab(&openai_tts))).merge(realtime::routes(lab(&openai_realtime)));
-        let servers = vec![serve(stt, deepgram::routes(lab(&deepgram))), serve(openai, openai_routes), serve(tts, cartesia::routes(lab(&cartesia)))];
+        let servers = vec![
+            serve(stt, &[&deepgram], deepgram::routes(lab(&deepgram))),
+            serve(openai, &[&openai_chat, &openai_tts, &openai_realtime], openai_routes),
+            serve(tts, &[&cartesia], cartesia::routes(lab(&cartesia))),
+        ];
         Ok(Self { deepgram, openai_chat, openai_tts, openai_realtime, cartesia, servers })
     }
 }
@@ -284,7 +300,29 @@ impl Drop for FakeProviders {
     }
 }
 
-fn serve(listener: TcpListener, routes: Router) -> JoinHandle<()> {
+/// Takes connections for these fakes, and counts them.
+struct Counted {
+    listener: TcpListener,
+    fakes: Vec<Arc<Fake>>,
+}
+
+impl Listener for Counted {
+    type Io = TcpStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+        let accepted = Listener::accept(&mut self.listener).await;
+        self.fakes.iter().for_each(|fake| fake.seen.send_modify(|seen| seen.connections += 1));
+        accepted
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+fn serve(listener: TcpListener, fakes: &[&Arc<Fake>], routes: Router) -> JoinHandle<()> {
+    let listener = Counted { listener, fakes: fakes.iter().map(|fake| Arc::clone(fake)).collect() };
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, routes).await {
             tracing::warn!(%error, "a fake provider stopped");
@@ -305,6 +343,10 @@ async fn gate(fault: Fault, headers: &axum::http::HeaderMap) -> Option<Response>
         Fault::TooManyRequests => {
             let error = json!({"error": {"message": "Rate limit reached", "code": "rate_limit_exceeded"}});
             Some((StatusCode::TOO_MANY_REQUESTS, [("retry-after", "0")], axum::Json(error)).into_response())
+        }
+        Fault::Unavailable(after_s) => {
+            let headers = [("retry-after", after_s.to_string())];
+            Some((StatusCode::SERVICE_UNAVAILABLE, headers, "overloaded").into_response())
         }
         Fault::ServerError => Some((StatusCode::INTERNAL_SERVER_ERROR, "oops").into_response()),
         Fault::WrongContentType => Some(axum::response::Html("<html>Log in to this network first</html>").into_response()),

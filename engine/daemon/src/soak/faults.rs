@@ -62,12 +62,13 @@ pub fn heal(fakes: &FakeProviders, ema: &EmaReceiver) {
     ema.behave(None);
 }
 
-const OF_PROVIDERS: [Fault; 9] = [
+const OF_PROVIDERS: [Fault; 10] = [
     Fault::NeverAnswers,
     Fault::HalfOpen,
     Fault::DiesMidReply,
     Fault::StallsMidReply,
     Fault::TooManyRequests,
+    Fault::Unavailable(3),
     Fault::ServerError,
     Fault::Garbage,
     Fault::Drips,

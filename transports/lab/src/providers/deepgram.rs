@@ -15,6 +15,7 @@ pub(super) use hearing::Hearing;
 use serde_json::{Value, json};
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 pub(super) fn routes(lab: Lab) -> Router {
@@ -33,7 +34,7 @@ async fn upgrade(State(lab): State<Lab>, headers: HeaderMap, Query(query): Query
     upgrade.on_upgrade(move |socket| async move {
         let stream = lab.streams.fetch_add(1, Ordering::Relaxed);
         let hearing = Hearing::new(lab.script.clone(), lab.latency, stream, mulaw, rate_hz);
-        let mut listener = Listener { socket, fault, hearing, due: VecDeque::new(), interims: 0 };
+        let mut listener = Listener { socket, fault, hearing, due: VecDeque::new(), interims: 0, said_at: Instant::now() };
         if listener.run().await == Outcome::Closed {
             guard.complete();
         }
@@ -63,12 +64,14 @@ struct Listener {
     hearing: Hearing,
     due: VecDeque<(Instant, Saying)>,
     interims: u32,
+    /// When it last said something.
+    said_at: Instant,
 }
 
 impl Listener {
     async fn run(&mut self) -> Outcome {
         loop {
-            let next = self.due.front().map(|(at, _)| *at);
+            let next = self.due.front().map(|(at, _)| (self.said_at + self.fault.pace(Duration::ZERO)).max(*at));
             tokio::select! {
                 message = self.socket.recv() => match message {
                     Some(Ok(Message::Binary(sound))) => self.hearing.hear(&sound, Instant::now(), &mut self.due),
@@ -94,6 +97,7 @@ impl Listener {
     }
 
     async fn say(&mut self, saying: Saying) -> Option<Outcome> {
+        self.said_at = Instant::now();
         let (value, last) = match saying {
             Saying::Results(value) => (value, false),
             Saying::Metadata(value) => (value, true),

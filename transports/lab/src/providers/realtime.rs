@@ -273,7 +273,7 @@ impl Model {
         if !reads {
             self.answering = Some(response.clone());
         }
-        let fails = matches!(fault, Fault::ServerError | Fault::TooManyRequests);
+        let fails = matches!(fault, Fault::ServerError | Fault::TooManyRequests | Fault::Unavailable(_));
         if !fails {
             self.speak(&response, &answer, reads, fault);
         }

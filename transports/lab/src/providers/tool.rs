@@ -101,6 +101,7 @@ async fn called(State(tool): State<Arc<FakeTool>>, headers: HeaderMap, body: Byt
         Fault::NeverAnswers | Fault::HalfOpen | Fault::StallsMidReply => std::future::pending().await,
         Fault::DiesMidReply => "endless ".repeat(ENDLESS_BYTES / 8).into_response(),
         Fault::TooManyRequests => (axum::http::StatusCode::TOO_MANY_REQUESTS, "later").into_response(),
+        Fault::Unavailable(after_s) => (axum::http::StatusCode::SERVICE_UNAVAILABLE, [("retry-after", after_s.to_string())], "later").into_response(),
         // it repeats the key, as some do
         Fault::ServerError => (axum::http::StatusCode::INTERNAL_SERVER_ERROR, header("authorization").unwrap_or_default()).into_response(),
         Fault::Garbage | Fault::WrongContentType => ([("content-type", "text/html")], "<html>Log in first</html>").into_response(),

@@ -66,19 +66,22 @@ async fn a_dropped_session_closes_its_stream() {
 
 #[tokio::test]
 async fn no_word_is_lost_with_a_connection() {
-    join_all([Fault::DiesMidReply, Fault::StallsMidReply, Fault::HalfOpen, Fault::Garbage, Fault::ServerError].map(|fault| async move {
-        let fakes = fakes(script()).await;
-        fakes.deepgram.fault.set_for(1, fault);
-        let mut session = deepgram(&fakes, KEY).open();
-        speak(&session).await;
-        session.input.send(SttInput::Finalize).await.unwrap();
-        let events = until_finalized(&mut session).await;
-        let finals: Vec<_> = events.iter().filter(|event| matches!(event, SttEvent::Final(_))).collect();
-        assert_eq!(finals, [&SttEvent::Final("my kitchen sink".into())], "{fault:?}");
-        let told = events.iter().any(|event| matches!(event, SttEvent::Switched(_)));
-        assert_eq!(told, fault != Fault::ServerError, "{fault:?}: that words take longer is told where sound was given");
-        assert_eq!(requests(&fakes.deepgram), 2, "{fault:?}");
-    }))
+    join_all([Fault::DiesMidReply, Fault::StallsMidReply, Fault::HalfOpen, Fault::Garbage, Fault::ServerError, Fault::Unavailable(1)].map(
+        |fault| async move {
+            let fakes = fakes(script()).await;
+            fakes.deepgram.fault.set_for(1, fault);
+            let mut session = deepgram(&fakes, KEY).open();
+            speak(&session).await;
+            session.input.send(SttInput::Finalize).await.unwrap();
+            let events = until_finalized(&mut session).await;
+            let finals: Vec<_> = events.iter().filter(|event| matches!(event, SttEvent::Final(_))).collect();
+            assert_eq!(finals, [&SttEvent::Final("my kitchen sink".into())], "{fault:?}");
+            let told = events.iter().any(|event| matches!(event, SttEvent::Switched(_)));
+            let gave_sound = !matches!(fault, Fault::ServerError | Fault::Unavailable(_));
+            assert_eq!(told, gave_sound, "{fault:?}: that words take longer is told where sound was given");
+            assert_eq!(requests(&fakes.deepgram), 2, "{fault:?}");
+        },
+    ))
     .await;
 }
 
