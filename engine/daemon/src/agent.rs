@@ -17,6 +17,7 @@ use voiced_models_remote::breaker::Breaker;
 use voiced_models_remote::chain::Link;
 use voiced_models_remote::chain::llm::LlmChain;
 use voiced_models_remote::chain::tts::TtsChain;
+use voiced_models_remote::llm::Llm;
 use voiced_models_remote::stt::{Stt, SttFeed};
 use voiced_models_remote::tool::Tools;
 use voiced_models_remote::tts::Tts;
@@ -57,12 +58,13 @@ impl Agent {
         })
     }
 
-    /// Makes ready to speak soon.
+    /// Makes ready to speak and to answer soon.
     pub fn warm(&self) {
         match &self.realtime {
             Some(realtime) => realtime.warm(),
             None => self.tts.warm(),
         }
+        self.llm.warm();
     }
 
     /// What the best speech to text is fed.

@@ -138,7 +138,7 @@ pub async fn run(context: CallContext, line: Line, port: CallPort, requests: Opt
         context,
     };
     call.report(CallEventKind::CallInitiated { metadata: call.context.metadata.clone(), started_at_unix_ms: unix_ms() }).await;
-    call.context.agent.llm.warm();
+    call.context.agent.llm.warm(); // a room does not ring
     call.apply(Input::Started).await;
     // made once, and again after each order: a future of its own in each round would take two locks to come and two to go
     let orders = orders(call.context.cancel.clone(), call.context.drained.clone());

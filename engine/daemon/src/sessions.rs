@@ -247,7 +247,7 @@ pub struct Desk {
 }
 
 impl Switchboard for Desk {
-    /// Asked while it rings: the greeting's voice is made ready before the stream opens.
+    /// Asked while it rings: the voice's and the model's connections are made before the stream opens.
     fn may_admit(&self) -> bool {
         let may = self.sessions.may_admit();
         let agents = &self.sessions.agents;

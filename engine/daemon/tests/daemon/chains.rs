@@ -8,12 +8,16 @@ use voiced_lab::phone::Outcome;
 use voiced_lab::providers::{Answer, Fake, FakeProviders, Fault, Latency, Script};
 
 use crate::caller::{call, conversation};
-use crate::host::Host;
+use crate::host::{AUTH_TOKEN, Host};
 use crate::story::{self, Story};
+use crate::stranger;
 use crate::until;
 
 const ANSWER: &str = "Thank you. The plumber will come to your house at nine tomorrow morning.";
 const LINE: &str = "My kitchen sink is leaking.";
+const STT: (&str, &str) = ("VOICED_AGENT__STT", "deepgram/nova-3:en, local/whisper-tiny.en");
+const LLM: (&str, &str) = ("VOICED_AGENT__LLM", "openai/gpt-4o-mini, local/script");
+const TTS: (&str, &str) = ("VOICED_AGENT__TTS", "cartesia/sonic-3:lab, local/piper");
 
 async fn host(chain: (&str, &str)) -> Host {
     let agent = |_: &serde_json::Value| Answer::text(ANSWER);
@@ -23,7 +27,7 @@ async fn host(chain: (&str, &str)) -> Host {
 #[tokio::test]
 async fn speech_to_text_that_goes_wrong_loses_no_word_the_caller_has_said() {
     for fault in [Fault::HalfOpen, Fault::ServerError] {
-        let host = host(("VOICED_AGENT__STT", "deepgram/nova-3:en, local/whisper-tiny.en")).await;
+        let host = host(STT).await;
         host.fakes.deepgram.fault.set(fault);
         let report = call(&host.phone(), conversation(&[LINE, LINE])).await;
         let story = story::of(&host, &report.call_sid).await;
@@ -37,7 +41,7 @@ async fn speech_to_text_that_goes_wrong_loses_no_word_the_caller_has_said() {
 #[tokio::test]
 async fn a_model_that_goes_wrong_is_answered_for_by_the_next_and_left_alone_by_later_calls() {
     for fault in [Fault::ServerError, Fault::NeverAnswers, Fault::TooManyRequests] {
-        let host = host(("VOICED_AGENT__LLM", "openai/gpt-4o-mini, local/script")).await;
+        let host = host(LLM).await;
         host.fakes.openai_chat.fault.set(fault);
         let report = call(&host.phone(), conversation(&[LINE, LINE])).await;
         let story = story::of(&host, &report.call_sid).await;
@@ -53,7 +57,7 @@ async fn a_model_that_goes_wrong_is_answered_for_by_the_next_and_left_alone_by_l
 #[tokio::test]
 async fn a_voice_that_goes_wrong_in_the_middle_of_a_reply_is_followed_by_the_next() {
     for fault in [Fault::DiesMidReply, Fault::StallsMidReply, Fault::NeverAnswers] {
-        let host = host(("VOICED_AGENT__TTS", "cartesia/sonic-3:lab, local/piper")).await;
+        let host = host(TTS).await;
         host.fakes.cartesia.fault.set(fault);
         let report = call(&host.phone(), conversation(&[LINE])).await;
         let story = story::of(&host, &report.call_sid).await;
@@ -106,30 +110,29 @@ async fn however_a_provider_goes_wrong_the_next_of_its_chain_makes_up_for_it() {
         assert!(line.contains("kitchen") && line.contains("leaking"), "{way:?}: {said:?}");
     };
     let faults = [Garbage, WrongContentType, TooManyRequests, DiesMidReply, StallsMidReply];
-    let chain = ("VOICED_AGENT__STT", "deepgram/nova-3:en, local/whisper-tiny.en");
-    told_each(chain, "DEEPGRAM_BASE_URL", |host| &host.fakes.deepgram, ways(&faults, plain), heard).await;
+    told_each(STT, "DEEPGRAM_BASE_URL", |host| &host.fakes.deepgram, ways(&faults, plain), heard).await;
 
     let answered = |way: &Way, story: &Story| {
         let agent = story.agent();
         assert!(agent.len() == 2 && !agent[1].contains("something went wrong"), "{way:?}: {agent:?}");
     };
-    let chain = ("VOICED_AGENT__LLM", "openai/gpt-4o-mini, local/script");
     let faults = [Garbage, WrongContentType, HalfOpen, Drips, DiesMidReply, StallsMidReply];
-    told_each(chain, "OPENAI_BASE_URL", |host| &host.fakes.openai_chat, ways(&faults, plain), answered).await;
+    told_each(LLM, "OPENAI_BASE_URL", |host| &host.fakes.openai_chat, ways(&faults, plain), answered).await;
 
     // the caller may cut into a greeting that drips
     let spoken = |way: &Way, story: &Story| assert_eq!(story.agent().last(), Some(&ANSWER), "{way:?}");
-    let chain = ("VOICED_AGENT__TTS", "cartesia/sonic-3:lab, local/piper");
     let faults = [Garbage, WrongContentType, HalfOpen, Drips, ServerError, TooManyRequests];
-    told_each(chain, "CARTESIA_BASE_URL", |host| &host.fakes.cartesia, ways(&faults, plain), spoken).await;
+    told_each(TTS, "CARTESIA_BASE_URL", |host| &host.fakes.cartesia, ways(&faults, plain), spoken).await;
 }
 
 #[tokio::test]
-async fn the_voices_connection_is_there_before_the_greeting_is_said() {
+async fn while_it_rings_the_voices_and_the_models_connections_are_made_and_the_call_begins_on_them() {
     let host = host(("VOICED_AGENT__GREETING", "Hello.")).await;
-    let report = call(&host.phone(), conversation(&[])).await;
-    story::of(&host, &report.call_sid).await;
-    // one that was opened while it rang, and the greeting on it
-    until("one connection was enough", async || host.fakes.cartesia.seen().borrow().completed == 1).await;
-    assert_eq!(host.fakes.cartesia.seen().borrow().requests, 1);
+    let (voice, model) = (host.fakes.cartesia.seen(), host.fakes.openai_chat.seen());
+    stranger::post(&host, "/twilio/voice", &[("CallSid", "CA1"), ("From", "+15550001111")], AUTH_TOKEN).await;
+    until("connections without a call", async || (voice.borrow().connections, model.borrow().connections) == (1, 1)).await;
+    assert_eq!((voice.borrow().requests, model.borrow().requests), (0, 0));
+    let report = call(&host.phone(), conversation(&[LINE])).await;
+    assert_eq!(story::of(&host, &report.call_sid).await.agent(), ["Hello.", ANSWER]);
+    assert_eq!((voice.borrow().connections_at_first, model.borrow().connections_at_first), (1, 1));
 }
