@@ -51,7 +51,7 @@ pub struct Timeouts {
     pub half_open_ms: u64,
     /// Speech to text: an unanswered finalise with nothing unsettled known counts as answered after this.
     pub finalize_ms: u64,
-    /// Who did not answer in time may be asked again. Not where another provider can take over.
+    /// Who did not answer in time may be asked again, and who asks for a pause may have it. Not where another provider can take over.
     pub may_wait_again: bool,
 }
 

@@ -1,5 +1,6 @@
 //! When to try again, and how long to pause before it.
 
+use crate::account::Timeouts;
 use crate::failure::{Again, Failure};
 use std::time::Duration;
 
@@ -16,12 +17,13 @@ const DOUBLINGS_MAX: u32 = 3;
 pub(crate) struct Retries {
     used: u32,
     max: u32,
+    retry_after_max: Duration,
 }
 
 impl Retries {
-    /// At most `max` tries after the first.
-    pub fn new(max: u32) -> Self {
-        Self { used: 0, max }
+    /// At most `max` tries after the first. A pause that the provider asks for is made only where nobody else could take over.
+    pub fn new(max: u32, timeouts: &Timeouts) -> Self {
+        Self { used: 0, max, retry_after_max: if timeouts.may_wait_again { RETRY_AFTER_MAX } else { Duration::ZERO } }
     }
 
     /// Takes a retry and pauses as it should; false when there is none left or it would not help.
@@ -43,7 +45,7 @@ impl Retries {
         }
         let pause = match failure.again {
             Again::Never => return None,
-            Again::After(pause) if pause > RETRY_AFTER_MAX => return None,
+            Again::After(pause) if pause > self.retry_after_max => return None,
             Again::After(pause) => pause,
             Again::Soon => {
                 let full = BACKOFF_FIRST * (1 << self.used.min(DOUBLINGS_MAX));
@@ -65,7 +67,7 @@ mod tests {
 
     #[test]
     fn retries_are_counted_and_their_pause_grows() {
-        let mut retries = Retries::new(2);
+        let mut retries = Retries::new(2, &Timeouts::default());
         let first = retries.pause(&failure(Again::Soon)).unwrap();
         let second = retries.pause(&failure(Again::Soon)).unwrap();
         assert!((50..=100).contains(&first.as_millis()) && (100..=200).contains(&second.as_millis()));
@@ -76,10 +78,14 @@ mod tests {
 
     #[test]
     fn a_provider_may_ask_for_a_short_pause_only() {
-        let mut retries = Retries::new(2);
+        let mut retries = Retries::new(2, &Timeouts::default());
         assert_eq!(retries.pause(&failure(Again::After(Duration::from_secs(30)))), None);
         let asked = Duration::from_millis(1_500);
         assert_eq!(retries.pause(&failure(Again::After(asked))), Some(asked));
         assert_eq!(retries.pause(&failure(Again::Never)), None);
+        // another one can take over at once
+        let mut retries = Retries::new(2, &Timeouts { may_wait_again: false, ..Timeouts::default() });
+        assert_eq!(retries.pause(&failure(Again::After(asked))), None);
+        assert_eq!(retries.pause(&failure(Again::After(Duration::ZERO))), Some(Duration::ZERO));
     }
 }

@@ -101,7 +101,7 @@ const CALLS_AT_ONCE: usize = 3;
 
 #[tokio::test]
 async fn however_a_provider_goes_wrong_the_next_of_its_chain_makes_up_for_it() {
-    use Fault::{DiesMidReply, Drips, Garbage, HalfOpen, ServerError, StallsMidReply, TooManyRequests, WrongContentType};
+    use Fault::{DiesMidReply, Drips, Garbage, HalfOpen, ServerError, StallsMidReply, TooManyRequests, Unavailable, WrongContentType};
     let plain = FakeProviders::start(Latency::default(), Script::default()).await.expect("ports");
     let plain = &plain.deepgram.base_url;
     let heard = |way: &Way, story: &Story| {
@@ -109,20 +109,37 @@ async fn however_a_provider_goes_wrong_the_next_of_its_chain_makes_up_for_it() {
         let line = said.iter().find(|(speaker, _)| *speaker == "tenant").map(|(_, text)| text.to_lowercase()).unwrap_or_default();
         assert!(line.contains("kitchen") && line.contains("leaking"), "{way:?}: {said:?}");
     };
-    let faults = [Garbage, WrongContentType, TooManyRequests, DiesMidReply, StallsMidReply];
+    let faults = [Garbage, WrongContentType, TooManyRequests, Unavailable(30), DiesMidReply, StallsMidReply];
     told_each(STT, "DEEPGRAM_BASE_URL", |host| &host.fakes.deepgram, ways(&faults, plain), heard).await;
 
     let answered = |way: &Way, story: &Story| {
         let agent = story.agent();
         assert!(agent.len() == 2 && !agent[1].contains("something went wrong"), "{way:?}: {agent:?}");
     };
-    let faults = [Garbage, WrongContentType, HalfOpen, Drips, DiesMidReply, StallsMidReply];
+    let faults = [Garbage, WrongContentType, Unavailable(30), HalfOpen, Drips, DiesMidReply, StallsMidReply];
     told_each(LLM, "OPENAI_BASE_URL", |host| &host.fakes.openai_chat, ways(&faults, plain), answered).await;
 
     // the caller may cut into a greeting that drips
     let spoken = |way: &Way, story: &Story| assert_eq!(story.agent().last(), Some(&ANSWER), "{way:?}");
-    let faults = [Garbage, WrongContentType, HalfOpen, Drips, ServerError, TooManyRequests];
+    let faults = [Garbage, WrongContentType, HalfOpen, Drips, ServerError, TooManyRequests, Unavailable(30)];
     told_each(TTS, "CARTESIA_BASE_URL", |host| &host.fakes.cartesia, ways(&faults, plain), spoken).await;
+}
+
+#[tokio::test]
+async fn nobody_waits_until_a_provider_may_be_asked_again_where_another_can_take_over() {
+    let host = host(STT).await;
+    host.fakes.deepgram.fault.set(Fault::Unavailable(2));
+    let report = call(&host.phone(), conversation(&[LINE])).await;
+    assert_whole(&story::of(&host, &report.call_sid).await, 1);
+    assert_eq!(host.fakes.deepgram.seen().borrow().requests, 1);
+}
+
+/// The caller's lines were heard whole by somebody who understands speech, and each was answered.
+fn assert_whole(story: &Story, lines: usize) {
+    let said = story.said();
+    let heard: Vec<_> = said.iter().filter(|(speaker, _)| *speaker == "tenant").map(|(_, text)| text.to_lowercase()).collect();
+    assert!(heard.len() == lines && heard.iter().all(|text| text.contains("kitchen") && text.contains("leaking")), "{said:?}");
+    assert_eq!(story.agent().len(), lines + 1, "{said:?}");
 }
 
 #[tokio::test]

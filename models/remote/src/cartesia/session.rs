@@ -26,6 +26,7 @@ const RETRIES_MAX: u32 = 1;
 pub(super) fn open(shared: Arc<Shared>) -> TtsSession {
     let (input, session_input) = mpsc::channel(INPUT_MAX);
     let (events, receiver) = mpsc::channel(EVENTS_MAX);
+    let retries = Retries::new(RETRIES_MAX, &shared.settings.account.timeouts);
     let mut session = Session {
         shared,
         input: session_input,
@@ -34,7 +35,7 @@ pub(super) fn open(shared: Arc<Shared>) -> TtsSession {
         phrases: VecDeque::new(),
         waiting_since: Instant::now(),
         contexts: rand::random(),
-        retries: Retries::new(RETRIES_MAX),
+        retries,
     };
     tokio::spawn(async move {
         let mut socket = None;

@@ -36,6 +36,7 @@ pub(super) fn open(settings: Arc<DeepgramSettings>, url: Url, meter: Arc<SttMete
     let (session_events, events) = mpsc::channel(EVENTS_MAX);
     let (hand_over, unsettled) = oneshot::channel();
     let bytes_max = settings.encoding.bytes_per_second() * REPLAY_S_MAX;
+    let retries = Retries::new(RETRIES_MAX, &settings.account.timeouts);
     let session = Session {
         settings,
         url,
@@ -49,7 +50,7 @@ pub(super) fn open(settings: Arc<DeepgramSettings>, url: Url, meter: Arc<SttMete
         closing_at: None,
         unanswered_at: None,
         sent_at: Instant::now(),
-        retries: Retries::new(RETRIES_MAX),
+        retries,
         hand_over: Some(hand_over),
     };
     tokio::spawn(async move {

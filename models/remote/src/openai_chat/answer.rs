@@ -67,7 +67,7 @@ struct Answer {
 async fn ask(shared: &Shared, request: &LlmRequest, rounds: &[Round], may_call: bool, events: &Events) -> Result<Answer, Failure> {
     let body = request_body(&shared.settings, request, rounds, may_call);
     let retries_max = if shared.settings.account.timeouts.may_wait_again { RETRIES_MAX } else { 0 };
-    let mut retries = Retries::new(retries_max);
+    let mut retries = Retries::new(retries_max, &shared.settings.account.timeouts);
     loop {
         let mut answer = Answer::default();
         let went = match shared.http.post(&body).await {

@@ -98,7 +98,7 @@ async fn speak(shared: &Shared, text: &str, sound: &mpsc::Sender<Result<Vec<i16>
         return Ok(()); // nothing to say, and the provider would refuse to
     }
     let body = request_body(&shared.settings, text);
-    let mut retries = Retries::new(RETRIES_MAX);
+    let mut retries = Retries::new(RETRIES_MAX, &shared.settings.account.timeouts);
     loop {
         let mut heard = false;
         match stream(shared, &body, sound, &mut heard).await {

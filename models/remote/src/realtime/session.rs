@@ -22,7 +22,8 @@ const CONNECTIONS_MAX: u32 = 20;
 
 pub(super) fn spawn(shared: Arc<Shared>, commands: mpsc::Receiver<Command>, latest: Latest) {
     let talk = Talk::new(shared.settings.clone(), latest);
-    tokio::spawn(Session { shared, commands, ears: None, talk, retries: Retries::new(RETRIES_MAX) }.run());
+    let retries = Retries::new(RETRIES_MAX, &shared.settings.account.timeouts);
+    tokio::spawn(Session { shared, commands, ears: None, talk, retries }.run());
 }
 
 struct Session {
