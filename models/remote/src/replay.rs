@@ -43,6 +43,11 @@ impl Replay {
         self.pieces.iter().cloned().collect()
     }
 
+    /// Where the sound ends, in bytes of this connection.
+    pub fn end(&self) -> u64 {
+        self.position + self.bytes as u64
+    }
+
     /// Nothing is unsettled.
     pub fn is_empty(&self) -> bool {
         self.pieces.is_empty()
@@ -70,6 +75,6 @@ mod tests {
         replay.settle(10); // of the new connection
         assert_eq!(replay.restart(), [vec![5; 10]]);
         replay.settle(10);
-        assert!(replay.is_empty());
+        assert!(replay.is_empty() && replay.end() == 10);
     }
 }

@@ -101,7 +101,7 @@ const CALLS_AT_ONCE: usize = 3;
 
 #[tokio::test]
 async fn however_a_provider_goes_wrong_the_next_of_its_chain_makes_up_for_it() {
-    use Fault::{DiesMidReply, Drips, Garbage, HalfOpen, ServerError, StallsMidReply, TooManyRequests, Unavailable, WrongContentType};
+    use Fault::{DiesMidReply, Drips, Garbage, HalfOpen, NeverAnswers, ServerError, StallsMidReply, TooManyRequests, Unavailable, WrongContentType};
     let plain = FakeProviders::start(Latency::default(), Script::default()).await.expect("ports");
     let plain = &plain.deepgram.base_url;
     let heard = |way: &Way, story: &Story| {
@@ -109,7 +109,7 @@ async fn however_a_provider_goes_wrong_the_next_of_its_chain_makes_up_for_it() {
         let line = said.iter().find(|(speaker, _)| *speaker == "tenant").map(|(_, text)| text.to_lowercase()).unwrap_or_default();
         assert!(line.contains("kitchen") && line.contains("leaking"), "{way:?}: {said:?}");
     };
-    let faults = [Garbage, WrongContentType, TooManyRequests, Unavailable(30), DiesMidReply, StallsMidReply];
+    let faults = [Garbage, WrongContentType, TooManyRequests, Unavailable(30), DiesMidReply, StallsMidReply, NeverAnswers, Drips];
     told_each(STT, "DEEPGRAM_BASE_URL", |host| &host.fakes.deepgram, ways(&faults, plain), heard).await;
 
     let answered = |way: &Way, story: &Story| {

@@ -28,6 +28,10 @@ const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(4);
 const REPLAY_S_MAX: usize = 10;
 /// New tries to connect after a failure, until a word comes back.
 const RETRIES_MAX: u32 = 3;
+/// A request to finalise that stays unanswered for so long, with words known and more sound than this without a result, means that
+/// words are missing from the guess: who answers it now answers half a sentence. Healthy, the answer takes some 100 ms.
+const BEHIND_AFTER: Duration = Duration::from_millis(400);
+const BEHIND_MS_MIN: u64 = 500;
 /// Connections of one session, so that a provider which answers once and breaks does not keep us busy for a whole call.
 const CONNECTIONS_MAX: u32 = 20;
 
@@ -47,6 +51,9 @@ pub(super) fn open(settings: Arc<DeepgramSettings>, url: Url, meter: Arc<SttMete
         interim: String::new(),
         finalizes: 0,
         finalize_at: None,
+        finalize_end: 0,
+        covered: 0,
+        told_behind: false,
         closing_at: None,
         unanswered_at: None,
         sent_at: Instant::now(),
@@ -74,6 +81,11 @@ struct Session {
     /// Requests to finalise that are not answered, and when the newest was made.
     finalizes: u32,
     finalize_at: Option<Instant>,
+    /// Where the sound ended then, and where that of the results ends, in bytes of this connection.
+    finalize_end: u64,
+    covered: u64,
+    /// It was told that results fall behind, since then.
+    told_behind: bool,
     /// When the conversation said that no more sound comes.
     closing_at: Option<Instant>,
     /// When the first sound went out of which nothing came back.
@@ -201,13 +213,13 @@ impl Session {
 
     /// Brings a new connection to where the last one was.
     async fn resume(&mut self, socket: &mut Socket) -> Result<(), Failure> {
-        self.unanswered_at = None;
+        (self.unanswered_at, self.covered) = (None, 0);
         for piece in self.replay.restart() {
             self.send_audio(socket, piece).await?;
         }
         if self.finalizes > 0 {
-            self.finalizes = 1; // one answer settles all of them
-            self.finalize_at = Some(Instant::now());
+            self.finalizes = 0; // one answer settles all of them
+            self.note_finalize();
             self.send_text(socket, FINALIZE).await?;
         }
         if self.closing_at.is_some() {
@@ -250,9 +262,9 @@ impl Session {
     async fn on_results(&mut self, results: Results) {
         self.unanswered_at = None;
         self.retries.reset();
+        self.covered = (results.end_s.max(0.0) * self.settings.encoding.bytes_per_second() as f64) as u64;
         if results.is_final {
-            let bytes = results.end_s.max(0.0) * self.settings.encoding.bytes_per_second() as f64;
-            self.replay.settle(bytes as u64);
+            self.replay.settle(self.covered);
             self.interim.clear();
             if !results.text.is_empty() {
                 self.say(SttEvent::Final(results.text)).await;
@@ -279,6 +291,10 @@ impl Session {
         if self.finalize_due().is_some_and(|due| now >= due) {
             self.answer_finalizes().await;
         }
+        if self.behind_due().is_some_and(|due| now >= due) {
+            self.told_behind = true;
+            self.say(SttEvent::Switched(format!("{}: its words fall behind the sound", DEEPGRAM.name))).await;
+        }
         if now >= self.sent_at + KEEP_ALIVE_AFTER {
             self.send_text(socket, KEEP_ALIVE).await?;
         }
@@ -290,7 +306,7 @@ impl Session {
         let half_open = [self.unanswered_at, self.finalize_at].into_iter().flatten().map(|since| since + self.half_open());
         let closed = self.closing_at.map(|since| since + self.idle());
         let keep_alive = self.sent_at + KEEP_ALIVE_AFTER;
-        half_open.chain(self.finalize_due()).chain(closed).fold(keep_alive, Instant::min)
+        half_open.chain(self.finalize_due()).chain(self.behind_due()).chain(closed).fold(keep_alive, Instant::min)
     }
 
     /// When we answer a finalise ourselves: never while words are known to be unsettled.
@@ -299,13 +315,20 @@ impl Session {
         Some(since + Duration::from_millis(self.settings.account.timeouts.finalize_ms))
     }
 
+    /// When the conversation is told that the guess it has is of a beginning only.
+    fn behind_due(&self) -> Option<Instant> {
+        let behind_ms = self.ms(self.finalize_end.saturating_sub(self.covered) as usize);
+        let is_behind = !self.interim.is_empty() && behind_ms > BEHIND_MS_MIN;
+        Some(self.finalize_at.filter(|_| is_behind && !self.told_behind)? + BEHIND_AFTER)
+    }
+
     fn closed_for_long(&self) -> bool {
         self.closing_at.is_some_and(|since| Instant::now() >= since + self.idle())
     }
 
     fn note_finalize(&mut self) {
         self.finalizes += 1;
-        self.finalize_at = Some(Instant::now());
+        (self.finalize_at, self.finalize_end, self.told_behind) = (Some(Instant::now()), self.replay.end(), false);
     }
 
     async fn answer_finalizes(&mut self) {
