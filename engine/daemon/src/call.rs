@@ -382,7 +382,7 @@ impl Call {
                 self.replies.synthesize(turn, attempt, phrase, text, &agent.tts);
             }
             Action::EndReply { turn, attempt, phrases } => self.replies.end(turn, attempt, phrases),
-            Action::Release { turn, attempt } => self.replies.release(turn, attempt),
+            Action::Release { turn, attempt } => self.replies.release(turn, attempt, agent.tts.rate_hz()),
             Action::CallTool { turn, number, call } => self.tools.call(&self.context, turn, number, call),
             Action::Report(kind) => self.report(kind).await,
             Action::Timing(timing) => {

@@ -169,9 +169,13 @@ impl Replies {
         reply.finish();
     }
 
-    /// What was kept of the reply, and all that follows, may go to the leg.
-    pub fn release(&mut self, turn: TurnId, attempt: u32) {
-        if let Some(reply) = self.by_turn.get_mut(&turn).filter(|reply| reply.attempt == attempt) {
+    /// What was kept of the reply, and all that follows, may go to the leg. A filler before the words to answer is released
+    /// with nothing asked for yet.
+    pub fn release(&mut self, turn: TurnId, attempt: u32, tts_rate_hz: u32) {
+        if self.by_turn.get(&turn).is_none_or(|reply| reply.attempt != attempt) {
+            self.start(turn, attempt, tts_rate_hz);
+        }
+        if let Some(reply) = self.by_turn.get_mut(&turn) {
             reply.released = true;
         }
     }

@@ -153,3 +153,21 @@ async fn while_it_rings_the_voices_and_the_models_connections_are_made_and_the_c
     assert_eq!(story::of(&host, &report.call_sid).await.agent(), ["Hello.", ANSWER]);
     assert_eq!((voice.borrow().connections_at_first, model.borrow().connections_at_first), (1, 1));
 }
+
+/// Longest quiet, in ms: 2 s are promised, the rest is a busy machine's.
+const QUIET_MS_MAX: u64 = 2_500;
+
+#[tokio::test]
+async fn the_caller_is_not_left_in_silence_while_a_provider_is_changed() {
+    type OfHost = fn(&Host) -> &Fake;
+    let (stt, llm, tts): (OfHost, OfHost, OfHost) = (|host| &host.fakes.deepgram, |host| &host.fakes.openai_chat, |host| &host.fakes.cartesia);
+    let slowest = [(STT, stt, Fault::StallsMidReply), (STT, stt, Fault::Drips), (LLM, llm, Fault::HalfOpen), (TTS, tts, Fault::HalfOpen)];
+    let calls = slowest.into_iter().map(async |(chain, fake, fault)| {
+        let host = host(chain).await;
+        fake(&host).fault.set(fault);
+        let report = call(&host.phone(), conversation(&[LINE])).await;
+        let quiet_ms = report.longest_quiet_ms(0);
+        assert!(quiet_ms.is_some_and(|quiet_ms| quiet_ms <= QUIET_MS_MAX), "{chain:?} {fault:?}: {quiet_ms:?}");
+    });
+    stream::iter(calls).buffer_unordered(CALLS_AT_ONCE).collect::<()>().await;
+}
