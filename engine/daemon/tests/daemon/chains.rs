@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
-use voiced_lab::phone::Outcome;
+use voiced_lab::phone::{Outcome, PhoneEvent};
 use voiced_lab::providers::{Answer, Fake, FakeProviders, Fault, Latency, Script};
 
 use crate::caller::{call, conversation};
 use crate::host::{AUTH_TOKEN, Host};
+use crate::proxy::{Certificate, Proxy};
 use crate::story::{self, Story};
 use crate::stranger;
 use crate::until;
@@ -132,6 +133,87 @@ async fn nobody_waits_until_a_provider_may_be_asked_again_where_another_can_take
     let report = call(&host.phone(), conversation(&[LINE])).await;
     assert_whole(&story::of(&host, &report.call_sid).await, 1);
     assert_eq!(host.fakes.deepgram.seen().borrow().requests, 1);
+}
+
+const ROLES: [&str; 3] = ["stt deepgram/nova-3:en", "llm openai/gpt-4o-mini", "tts cartesia/sonic-3:lab"];
+
+/// A host whose providers are elsewhere, behind these proxies, and are each followed by a local one.
+async fn host_behind(proxies: &[Proxy; 3], settings: &[(&str, &str)]) -> Host {
+    let [stt, llm, tts] = proxies;
+    let own = [STT, LLM, TTS, ("DEEPGRAM_BASE_URL", stt.url()), ("OPENAI_BASE_URL", llm.url()), ("CARTESIA_BASE_URL", tts.url())];
+    Host::start(Script::default(), &[&own[..], settings].concat()).await
+}
+
+async fn providers_elsewhere() -> FakeProviders {
+    let agent = |_: &serde_json::Value| Answer::text(ANSWER);
+    FakeProviders::start(Latency::default(), Script { agent: Arc::new(agent), ..Script::default() }).await.expect("ports")
+}
+
+fn proxies_before(fakes: &FakeProviders, certificate: Option<&Certificate>) -> [Proxy; 3] {
+    [&fakes.deepgram, &fakes.openai_chat, &fakes.cartesia].map(|fake| Proxy::before(&fake.base_url, certificate))
+}
+
+fn set_up(proxies: &[Proxy; 3], up: bool) {
+    for proxy in proxies {
+        proxy.set_up(up);
+    }
+}
+
+#[tokio::test]
+async fn providers_that_restart_amid_a_call_cost_it_nothing_and_serve_again_once_they_are_back() {
+    let fakes = providers_elsewhere().await;
+    let proxies = proxies_before(&fakes, None);
+    let host = host_behind(&proxies, &[]).await;
+    let state = async |role: &str| host.metric(&format!("voiced_provider_state{{provider=\"{role}\"}}")).await;
+    let all_go = |_: u64, event: PhoneEvent<'_>| {
+        if matches!(event, PhoneEvent::CallerStarted(_)) {
+            set_up(&proxies, false);
+        }
+    };
+    let report = host.phone().call(conversation(&[LINE, LINE]), &all_go).await.expect("a call");
+    let story = story::of(&host, &report.call_sid).await;
+    assert_eq!(report.outcome, Outcome::CallerHungUp);
+    assert_whole(&story, 2);
+    let agent = story.agent();
+    assert!(agent.len() == 3 && agent.iter().all(|text| *text != ANSWER && !text.contains("something went wrong")), "{agent:?}");
+    // speech to text is left for good in that call: its second failure is the next one's
+    call(&host.phone(), conversation(&[])).await;
+    for role in ROLES {
+        assert_eq!(state(role).await, 2, "{role}");
+    }
+    set_up(&proxies, true);
+    until("a call is served as before", async || {
+        let report = call(&host.phone(), conversation(&[LINE])).await;
+        let story = story::of(&host, &report.call_sid).await;
+        let mut all_well = story.agent() == ["Hello.", ANSWER];
+        for role in ROLES {
+            all_well &= state(role).await == 0;
+        }
+        all_well
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_provider_is_left_for_the_next_where_nobody_vouches_for_its_certificate() {
+    let certificate = Certificate::new();
+    let trusted = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(trusted.path(), &certificate.pem).expect("a file");
+    let trust = ("SSL_CERT_FILE", trusted.path().to_str().expect("a path in UTF-8"));
+    for (trusts, settings) in [(false, &[][..]), (true, &[trust])] {
+        let fakes = providers_elsewhere().await;
+        let proxies = proxies_before(&fakes, Some(&certificate));
+        let host = host_behind(&proxies, settings).await;
+        let report = call(&host.phone(), conversation(&[LINE])).await;
+        let story = story::of(&host, &report.call_sid).await;
+        assert_eq!(story.agent().get(1) == Some(&ANSWER), trusts, "{:?}", story.said());
+        if !trusts {
+            assert_whole(&story, 1);
+        }
+        for fake in [&fakes.deepgram, &fakes.openai_chat, &fakes.cartesia] {
+            assert_eq!(fake.seen().borrow().requests > 0, trusts, "{}", fake.base_url);
+        }
+    }
 }
 
 /// The caller's lines were heard whole by somebody who understands speech, and each was answered.

@@ -3,6 +3,7 @@
 
 mod caller;
 mod host;
+mod proxy;
 mod story;
 mod stranger;
 mod systemd;
