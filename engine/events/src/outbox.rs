@@ -93,7 +93,9 @@ impl Outbox {
         let is_stand_in = opened.is_err();
         let store = match opened {
             Ok((store, salvage)) => {
-                salvage.iter().for_each(|salvage| writer::told(&health, salvage));
+                if let Some(salvage) = &salvage {
+                    writer::told(&health, salvage);
+                }
                 store
             }
             Err(error) if error.may_pass() => {

@@ -19,7 +19,9 @@ async fn a_restart_loses_no_call_the_old_process_talks_on_while_the_new_one_answ
         host.terminate();
         let old = host.stand_by();
         until("the old main process has ended", async || !old.log().is_empty() && old.log().contains("draining")).await;
-        host.restart().await;
+        // who calls while nobody is there waits in the socket that systemd holds
+        let (meanwhile, ()) = tokio::join!(call(&phone, conversation(&["My kitchen sink is leaking."])), host.restart());
+        assert!(meanwhile.utterances[0].response_ms.is_some(), "and is answered by the new process");
         let told = String::from_utf8(host.voiced(&["check", "--live"]).stdout).expect("text");
         assert!(told.contains("draining") && told.contains("takes calls") && told.matches("phone-CA").count() == 1, "{told}");
         let fresh = call(&phone, conversation(&["My kitchen sink is leaking."])).await;

@@ -122,7 +122,9 @@ impl Writer {
         if self.is_stand_in {
             let sinks: Vec<_> = self.store.sinks.iter().map(String::as_str).collect();
             let (store, salvage) = salvage::open(&self.store.path, &sinks)?;
-            salvage.iter().for_each(|salvage| told(&self.health, salvage));
+            if let Some(salvage) = &salvage {
+                told(&self.health, salvage);
+            }
             self.store = Store { unwritten: std::mem::take(&mut self.store.unwritten), ..store };
             self.is_stand_in = false;
         }
