@@ -31,7 +31,7 @@ fn every_problem_is_told_at_once_with_its_mend() {
     let told = problems("[agent]\nsst = \"x\"\n[turn]\nlead_ms = \"long\"\n[engine]\nthreads = 0\n", &[("VOICED_AGENT__TTTS", "x"), ("PORT", "http")]);
     let expected = [
         "agent.sst (voiced.toml): unknown key; did you mean `agent.stt`?",
-        "turn.lead_ms (voiced.toml): is a string, must be a integer, e.g. 200",
+        "turn.lead_ms (voiced.toml): is a string, must be a integer, e.g. 400",
         "agent.ttts (environment variable VOICED_AGENT__TTTS): unknown key; did you mean `agent.tts`?",
         "server.port (environment variable PORT): \"http\" is not a whole number",
         "engine.threads (merged settings): 0 is out of range, must be 1 to 256",
