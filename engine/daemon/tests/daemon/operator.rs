@@ -34,7 +34,7 @@ async fn check_names_every_mistake_at_once_with_what_to_do() {
     let expected = [
         "server.port (environment variable PORT): \"http\" is not a whole number",
         "did you mean `agent.greeting`?",
-        "turn.lead_ms (merged settings): 1 is out of range, must be 40 to 1000",
+        "turn.lead_ms (merged settings): 1 is out of range, must be 40 to 500",
         "names an unknown provider; known for stt: local, deepgram",
         "set WEBHOOK_URL",
         "needs CARTESIA_API_KEY",
