@@ -80,13 +80,13 @@ impl Headroom {
 pub async fn watch(headroom: Arc<Headroom>, engine: Arc<Engine>, kept_free: f32) {
     let mut control = Control::default();
     let cores = std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f32);
-    let mut before = (engine.meters(), cpu::wanted_seconds(), Instant::now());
+    let (mut meters, mut wanted_s, mut looked_at) = (engine.meters(), cpu::wanted_seconds(), Instant::now());
     loop {
         let late_ms = lateness().await;
-        let now = (engine.meters(), cpu::wanted_seconds(), Instant::now());
-        let needed = (now.1 - before.1) as f32 / (now.2 - before.2).as_secs_f32() / cores;
-        let pressure = (busy(&before.0, &now.0) / (1.0 - kept_free)).max(late_ms / LATE_MS).max(needed);
-        before = now;
+        let (meters_now, wanted_now_s, now) = (engine.meters(), cpu::wanted_seconds(), Instant::now());
+        let needed = (wanted_now_s - wanted_s) as f32 / (now - looked_at).as_secs_f32() / cores;
+        let pressure = (busy(&meters, &meters_now) / (1.0 - kept_free)).max(late_ms / LATE_MS).max(needed);
+        (meters, wanted_s, looked_at) = (meters_now, wanted_now_s, now);
         headroom.pressure.store((pressure * 1_000.0) as u32, Relaxed);
         let was = control.shed;
         let shed = control.second(pressure);

@@ -147,10 +147,14 @@ async fn events(settings: &Settings) -> Result<(Outbox, watch::Sender<bool>, Vec
     let names: Vec<_> = sinks.iter().map(Sink::name).collect();
     may_be_written(&folder).with_context(|| format!("cannot write in {} (storage.state_dir, STATE_DIRECTORY)", folder.display()))?;
     let outbox = Outbox::open(&dirs::event_store(&settings.storage), &names)?;
-    // a disk that refuses says so itself, and calls go on
-    let ended = outbox.with(Store::take_over).await?.unwrap_or_default();
+    // what fails here fails for the disk's sake or is tried again: no reason to take no calls
+    let told = |error| {
+        tracing::warn!(%error, "the event store cannot be put in order now");
+        0
+    };
+    let ended = outbox.with(Store::take_over).await?.unwrap_or_else(told);
     tokio::spawn(outbox.clone().watch(STORE_LOOK));
-    let pruned = outbox.with(|store| store.prune(unix_ms())).await?.unwrap_or_default();
+    let pruned = outbox.with(|store| store.prune(unix_ms())).await?.unwrap_or_else(told);
     tracing::info!(folder = %folder.display(), sinks = ?names, calls_cut_off = ended, pruned, "events are kept for their sinks");
     let (stop, stopped) = watch::channel(false);
     let backoff = Backoff { attempts_max: settings.events.attempts_max, ..Backoff::default() };

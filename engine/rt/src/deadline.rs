@@ -21,8 +21,7 @@ impl Beat {
 
     /// Sleeps for so long, if the next tick is not due before; false, at once, when it is.
     pub(crate) fn rest(&self, rest: Duration) -> bool {
-        let due = self.start + Duration::from_millis(self.next * TICK_MS);
-        let has_time = Instant::now() + rest < due;
+        let has_time = Instant::now() + rest < self.due();
         if has_time {
             std::thread::sleep(rest);
         }
@@ -31,7 +30,7 @@ impl Beat {
 
     /// Sleeps until the next tick is due; returns it and how many were dropped before it.
     pub(crate) fn wait(&mut self) -> (Tick, u64) {
-        let due = self.start + Duration::from_millis(self.next * TICK_MS);
+        let due = self.due();
         let now = Instant::now();
         if due > now {
             std::thread::sleep(due - now);
@@ -41,5 +40,9 @@ impl Beat {
         let tick = Tick(self.next + skipped);
         self.next = tick.0 + 1;
         (tick, skipped)
+    }
+
+    fn due(&self) -> Instant {
+        self.start + Duration::from_millis(self.next * TICK_MS)
     }
 }

@@ -15,9 +15,9 @@ pub const ENCODED_LEN: usize = 960;
 const HEARD_PER_MS: usize = Rate::Hz16000.hz() as usize / 1_000;
 /// Speech is transparent here; a packet is 80 bytes, and 160 with its predecessor beside it (RED).
 const BITRATE: i32 = 32_000;
-/// Loss that the encoder provides for, in percent.
+/// Loss that the encoder provides for, in percent: a frame leans the less on the one before it.
 const EXPECTED_LOSS_PERCENT: i32 = 10;
-/// libopus's effort, 0..=10: more than this is hardly measured in this mode, and a core is.
+/// libopus's effort, 0..=10. By measure (log-spectral distance to the original, dB): 0: 1.65, 1: 1.56, 2: 1.55, 5: 1.58.
 const COMPLEXITY: i32 = 1;
 
 /// libopus refused to make a state.
@@ -40,9 +40,9 @@ pub fn begins_silence(payload: &[u8]) -> bool {
 pub struct OpusEncoder(Encoder);
 
 impl OpusEncoder {
-    /// An encoder for a voice, with DTX. In its low-delay mode, which looks ahead 2.5 ms instead of 6.5, takes a third of the
-    /// time, and by measure comes twice as near to the original (log-spectral distance of 1.6 dB instead of 3.1). That mode
-    /// has no in-band FEC; what it would rebuild comes with the next packet as RED, which every LiveKit server takes.
+    /// An encoder for a voice, with DTX, in the low-delay mode: it looks ahead 2.5 ms instead of 6.5, takes a third of the time,
+    /// and by measure comes twice as near to the original (1.6 dB instead of 3.1). It has no in-band FEC; what that would
+    /// rebuild comes with the next packet as RED where the server takes it.
     pub fn new() -> Result<Self, OpusError> {
         let mut encoder = Encoder::new(Rate::Hz48000.hz(), Channels::Mono, Application::LowDelay)?;
         encoder.set_max_bandwidth(Bandwidth::Superwideband)?;

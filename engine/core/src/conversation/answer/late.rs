@@ -27,14 +27,15 @@ impl Conversation {
         let said = self.answer.as_ref().map_or(0, |answer| answer.fillers);
         let tools = self.answer.as_ref().is_some_and(|answer| answer.tools.are_running());
         let (filler, patience_ms) = match (self.settings.fillers.get(said), self.settings.fillers.last()) {
-            (Some(next), _) => (next.clone(), FILLER_MS),
-            (None, Some(last)) if tools => (last.clone(), REFILL_MS),
+            (Some(next), _) => (next, FILLER_MS),
+            (None, Some(last)) if tools => (last, REFILL_MS),
             (None, _) => return,
         };
         let may = !self.relieved && !self.held && self.ending.is_none();
         if !waits || !may || now.since(quiet_since) < patience_ms {
             return;
         }
+        let filler = filler.clone();
         if !self.released() {
             // the words to answer are still to come
             let attempt = self.next_attempt();
