@@ -181,6 +181,11 @@ impl TurnMachine {
         self.go(Move::HangUp);
     }
 
+    /// The caller may have begun to go on just now: a reply whose first sound is not out yet had better wait some ms.
+    pub fn may_go_on(&self) -> bool {
+        matches!(self.state, State::Pausing | State::Thinking) && self.gate.has_unjudged_sound(self.heard_until)
+    }
+
     /// One tick: `window` is the probability of the VAD window that ended in it, and that end.
     pub fn listen(&mut self, now: MediaTime, window: Option<(f32, MediaTime)>, verdict: Option<Verdict>, act: &mut dyn FnMut(Act)) -> TurnAsk {
         self.now = now;
@@ -264,7 +269,7 @@ impl TurnMachine {
                 }
                 act(Act::Prepare { turn: self.turn, audible: false });
             }
-        } else if quiet_ms >= self.endpoint.wait_ms(self.hint) && !self.gate.is_doubtful() && self.go(Move::TurnEnds) {
+        } else if quiet_ms >= self.endpoint.wait_ms(self.hint) && !self.gate.is_doubtful() && !self.may_go_on() && self.go(Move::TurnEnds) {
             self.floor_wanted = false;
             self.was_noise = false;
             self.ended_at = self.now;

@@ -66,6 +66,31 @@ fn a_caller_who_goes_on_before_the_reply_is_heard_takes_the_turn_back() {
 }
 
 #[test]
+fn an_agent_about_to_begin_waits_for_the_verdict_on_a_sound_that_has_just_begun() {
+    let paused = |pause_ms: u64| {
+        let mut call = Call::usual();
+        call.loud(800, SPEECH).words(3, false).run(130, QUIET);
+        let Some(LegEvent::Paused { turn, .. }) = call.events.last().copied() else { panic!("{:?}", call.events) };
+        call.agent_says(turn, 1_000);
+        call.run(pause_ms.saturating_sub(130), QUIET);
+        call
+    };
+    let begun = |call: &Call| call.has(|event| matches!(event, LegEvent::ReplyStarted { .. }));
+    let wait_ms = (130..1_000).step_by(10).find(|&pause_ms| begun(&paused(pause_ms))).expect("a reply");
+    // the caller goes on just before it, and the model has not heard enough of it yet
+    let mut call = paused(wait_ms - 20);
+    call.loud(60, QUIET).loud(300, SPEECH);
+    assert!(call.has(|event| matches!(event, LegEvent::Resumed { .. })) && call.line.is_empty(), "{:?}", call.events);
+    // a click, and a noise that stays
+    for (sound_ms, limit_ms) in [(20, 20), (1_000, 90)] {
+        let mut call = paused(wait_ms - 20);
+        let began = call.now;
+        call.loud(sound_ms, QUIET).run(200, QUIET);
+        assert!(begun(&call) && call.line[0].0 - began <= limit_ms, "{sound_ms}: {:?}", call.line[0].0 - began);
+    }
+}
+
+#[test]
 fn a_caller_cut_short_is_waited_for_longer_the_next_time() {
     let wait = |call: &Call| match call.events.iter().rev().find(|event| matches!(event, LegEvent::TurnEnded { .. })) {
         Some(LegEvent::TurnEnded { wait_ms, .. }) => *wait_ms,

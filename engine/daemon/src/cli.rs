@@ -283,7 +283,14 @@ fn line(entry: &Entry) {
 fn calls(folder: &Path, calls: Calls) -> Result<ExitCode> {
     match calls {
         Calls::List { limit } => {
-            for Story { session_id, started_at_unix_ms, duration_ms, ended, utterances, faults, from, .. } in story::list(folder, limit) {
+            for call in story::list(folder, limit) {
+                let Story { session_id, started_at_unix_ms, duration_ms, ended, utterances, faults, from, .. } = match call {
+                    Ok(story) => story,
+                    Err(error) => {
+                        eprintln!("not listed: {error:#}");
+                        continue;
+                    }
+                };
                 let ended = ended.as_deref().unwrap_or("-");
                 println!(
                     "{}  {session_id}  from {from}  {} s  {utterances} utterances  {} faults  {ended}",

@@ -43,6 +43,19 @@ async fn while_another_holds_the_lock_events_wait_in_memory_and_then_go_to_disk_
 }
 
 #[tokio::test]
+async fn a_token_that_was_used_while_no_store_could_be_opened_stays_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("events.db");
+    std::fs::create_dir(&file).unwrap(); // nothing can be opened there
+    let outbox = open(&file);
+    let first_use = async |token: &'static str| outbox.with(move |store| store.use_once(token, 100, 50).unwrap()).await.unwrap();
+    assert!(first_use("in memory").await);
+    std::fs::remove_dir(&file).unwrap();
+    until("a store on disk", async || file.is_file() && outbox.health().trouble().is_none()).await;
+    assert!(!first_use("in memory").await && first_use("on disk").await);
+}
+
+#[tokio::test]
 async fn beyond_what_memory_holds_events_are_counted_as_lost() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("events.db");
@@ -65,6 +78,7 @@ async fn a_store_that_is_damaged_at_the_start_is_set_aside_and_what_can_be_read_
     store.record(events.iter()).unwrap();
     let first = store.due("ema", 1, 1, 1).unwrap().remove(0);
     store.sent(&first).unwrap();
+    assert!(store.use_once("a token", 100, 50).unwrap());
     drop(store); // the last connection: all is in the file, its log is gone
     let mut bytes = std::fs::read(&file).unwrap();
     let middle = bytes.len() / 2 / 4_096 * 4_096;
@@ -76,6 +90,7 @@ async fn a_store_that_is_damaged_at_the_start_is_set_aside_and_what_can_be_read_
     let kept = outbox.with(|store| store.list(false, LIMIT).unwrap()).await.unwrap();
     assert!((1_000..2_000).contains(&kept.len()), "{}", kept.len());
     assert_eq!(kept[0].state, State::Sent, "what was delivered is not delivered again");
+    assert!(!outbox.with(|store| store.use_once("a token", 100, 50).unwrap()).await.unwrap(), "nor is a token taken again");
     assert!(kept[1..].iter().all(|entry| entry.state == State::Pending));
     let aside = std::fs::read_dir(folder.path()).unwrap().flatten().any(|entry| entry.file_name().to_string_lossy().contains(".damaged-"));
     assert!(aside, "the damaged store is there for whoever wants to look");

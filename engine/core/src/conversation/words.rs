@@ -10,10 +10,11 @@ const BACKCHANNEL: [&str; 28] = [
 /// Backchannel is short; a longer row of such words says something.
 const BACKCHANNEL_WORDS_MAX: usize = 4;
 
-/// Words after which nobody stops: conjunctions, prepositions, articles, fillers.
-const TRAILING: [&str; 44] = [
+/// Words after which nobody stops: conjunctions, prepositions, articles, pronouns, fillers.
+const TRAILING: [&str; 59] = [
     "and", "or", "but", "so", "because", "cause", "if", "when", "that", "which", "who", "then", "than", "as", "with", "for", "to", "of", "in", "on", "at",
     "from", "by", "the", "a", "an", "my", "our", "your", "is", "are", "was", "its", "um", "uh", "uhm", "er", "erm", "hm", "like", "well", "also", "i", "im",
+    "he", "she", "they", "we", "their", "very", "into", "upon", "between", "during", "until", "while", "whose", "every", "lets",
 ];
 
 const NUMBER_WORDS: [&str; 12] = ["zero", "oh", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "double"];

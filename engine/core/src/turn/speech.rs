@@ -32,6 +32,8 @@ const EDGE_MAX: f32 = 0.1;
 const TAIL_WINDOWS: u32 = 3;
 /// The loudest level fades by this factor per frame (half in 7 s), so that a click is forgotten.
 const PEAK_FADE: f32 = 0.999;
+/// Sound this strong is taken for a caller who goes on until the model has judged it, in ms: two windows and what is left of a third.
+const UNJUDGED_MS: u64 = 80;
 /// Rise of the noise floor per frame, 0.9 dB a second: slower than any word.
 const FLOOR_RISE: f32 = 1.002;
 /// Least noise floor as mean square, -70 dBFS: mu-law's own noise lies above.
@@ -49,6 +51,8 @@ pub struct SpeechGate {
     faint: u32,
     first: MediaTime,
     last: MediaTime,
+    /// Since when frames are as strong as the edge of a word.
+    loud_since: Option<MediaTime>,
     evidence_ms: u64,
     levels: [(MediaTime, f32); LEVELS],
     next_level: usize,
@@ -64,6 +68,7 @@ impl Default for SpeechGate {
             faint: 0,
             first: MediaTime(0),
             last: MediaTime(0),
+            loud_since: None,
             evidence_ms: 0,
             levels: [(MediaTime(0), 0.0); LEVELS],
             next_level: 0,
@@ -81,6 +86,7 @@ impl SpeechGate {
         self.next_level = (self.next_level + 1) % LEVELS;
         self.peak *= PEAK_FADE;
         self.floor = (self.floor * FLOOR_RISE).min(level).max(FLOOR_MIN);
+        self.loud_since = if level >= self.edge_level() { self.loud_since.or(Some(at)) } else { None };
     }
 
     /// Takes the probability of the window that ends at `end`; `keen`: nothing of the agent is audible.
@@ -144,6 +150,11 @@ impl SpeechGate {
         !self.speaking && self.run > 0
     }
 
+    /// The last frame is as strong as a word's and too new to be judged: the worst moment for the agent to begin.
+    pub fn has_unjudged_sound(&self, heard_until: MediaTime) -> bool {
+        self.loud_since.is_some_and(|since| heard_until.since(since) <= UNJUDGED_MS)
+    }
+
     /// First frame of the newest stretch.
     pub fn first(&self) -> MediaTime {
         self.first
@@ -178,8 +189,13 @@ impl SpeechGate {
         self.loud_frames(start, end).map(|at| (at + TICK_MS).min(end)).max()
     }
 
+    /// What a frame at the edge of a word has at least, as mean square.
+    fn edge_level(&self) -> f32 {
+        (self.peak * EDGE).max((self.floor * ABOVE_ROOM).min(self.peak * EDGE_MAX))
+    }
+
     fn loud_frames(&self, start: MediaTime, end: MediaTime) -> impl Iterator<Item = MediaTime> {
-        let enough = (self.peak * EDGE).max((self.floor * ABOVE_ROOM).min(self.peak * EDGE_MAX));
+        let enough = self.edge_level();
         let in_window = move |at: MediaTime| at + TICK_MS > start && at < end;
         self.levels.iter().filter(move |&&(at, level)| in_window(at) && level >= enough).map(|&(at, _)| at)
     }

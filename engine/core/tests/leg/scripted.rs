@@ -21,6 +21,8 @@ const JUDGE_TICKS: u64 = 4;
 pub struct Call {
     pub leg: Leg,
     pub now: u64,
+    /// What each sample of the caller's sound is, as far as its level goes.
+    pub sound: f32,
     /// What the end-of-turn model says, if it says anything.
     pub model: Option<f32>,
     pub answer: Option<(u64, AskId)>,
@@ -34,7 +36,7 @@ impl Call {
     pub fn new(settings: LegSettings) -> Self {
         let mut leg = Leg::new();
         leg.admit(settings);
-        Self { leg, now: 0, model: Some(0.9), answer: None, speech: VecDeque::new(), events: Vec::new(), line: Vec::new() }
+        Self { leg, now: 0, sound: 0.0, model: Some(0.9), answer: None, speech: VecDeque::new(), events: Vec::new(), line: Vec::new() }
     }
 
     pub fn usual() -> Self {
@@ -50,7 +52,7 @@ impl Call {
         }
         let mut heard = [0.0; HEARD_LEN];
         self.leg.hear(now, &mut heard);
-        let window = self.leg.window(&heard).map(|_| probability);
+        let window = self.leg.window(&[self.sound; HEARD_LEN]).map(|_| probability);
         let due = self.answer.filter(|&(at, _)| at <= self.now);
         let verdict = due.zip(self.model).map(|((_, ask), probability)| Verdict { ask, probability });
         if verdict.is_some() {
@@ -70,6 +72,14 @@ impl Call {
         for _ in 0..ms / 10 {
             self.tick(probability);
         }
+        self
+    }
+
+    /// As [`Call::run`], with the sound of a voice.
+    pub fn loud(&mut self, ms: u64, probability: f32) -> &mut Self {
+        self.sound = 0.1;
+        self.run(ms, probability);
+        self.sound = 0.001;
         self
     }
 

@@ -64,11 +64,10 @@ pub struct Record {
     pub unreadable_lines: usize,
 }
 
-/// The newest calls of a folder, newest first.
-pub fn list(folder: &Path, limit: usize) -> Vec<Story> {
-    let mut files = files(folder);
-    files.truncate(limit);
-    files.iter().filter_map(|file| Some(read(file).ok()?.story())).collect()
+/// The newest calls of a folder, newest first; why not where a record cannot be read.
+pub fn list(folder: &Path, limit: usize) -> impl Iterator<Item = Result<Story>> {
+    let has_begun = |file: &PathBuf| fs::metadata(file).is_ok_and(|of| of.len() > 0); // a new call's first line is not written yet
+    files(folder).into_iter().filter(has_begun).take(limit).map(|file| Ok(read(&file)?.story()))
 }
 
 /// The newest call of this session, or `CallSid`.
@@ -95,7 +94,7 @@ fn read(file: &Path) -> Result<Record> {
     let bytes = fs::read(file).with_context(|| file.display().to_string())?;
     let text = String::from_utf8_lossy(&bytes);
     let mut lines = text.lines();
-    let head = serde_json::from_str(lines.next().unwrap_or_default()).with_context(|| format!("{}: its first line", file.display()))?;
+    let head = serde_json::from_str(lines.next().unwrap_or_default()).with_context(|| format!("{}: its first line is damaged", file.display()))?;
     // a daemon that was killed may have left half a line at the end: that is no damage
     let whole = lines.clone().count().saturating_sub(usize::from(!text.ends_with('\n')));
     let moments: Vec<_> = lines.map_while(|line| serde_json::from_str(line).ok()).collect();

@@ -41,8 +41,15 @@ pub struct CallSummary {
 #[utoipa::path(get, path = "/calls", tag = "host", responses((status = 200, body = CallList)))]
 pub async fn list(State(status): State<Arc<Status>>) -> Result<Json<CallList>, Refusal> {
     let folder = status.sessions.recorder.folder().to_owned();
-    let calls = spawn_blocking(move || story::list(&folder, CALLS_MAX)).await.map_err(|_| unreadable())?;
-    Ok(Json(CallList { calls: calls.into_iter().map(CallSummary::from).collect() }))
+    let calls = spawn_blocking(move || {
+        let told = story::list(&folder, CALLS_MAX).inspect(|call| {
+            if let Err(error) = call {
+                tracing::warn!("a call's record cannot be read: {error:#}");
+            }
+        });
+        told.flatten().map(CallSummary::from).collect()
+    });
+    Ok(Json(CallList { calls: calls.await.map_err(|_| unreadable())? }))
 }
 
 /// One call: every decision with its reason, the latencies of each turn, the faults met.

@@ -79,4 +79,9 @@ async fn a_call_can_be_told_and_run_again_after_the_fact() {
     assert!(!damaged.status.success() && words(&damaged).contains(&format!("up to {lost} damaged lines")), "{}", words(&damaged));
     let shown = words(&host.voiced(&["calls", "show", &report.call_sid]));
     assert!(shown.contains(&format!("its last {lost} lines cannot be told")), "{shown}");
+
+    // nor is one left out of the list without a word
+    std::fs::write(&file, format!("{{\"at\n{}\n", lines[1..].join("\n"))).expect("a record");
+    let list = host.voiced(&["calls", "list"]);
+    assert!(!words(&list).contains(&report.call_sid) && String::from_utf8_lossy(&list.stderr).contains("its first line is damaged"), "{list:?}");
 }

@@ -219,6 +219,17 @@ impl Store {
         work().map_err(|source| self.sqlite(source))
     }
 
+    /// Notes the one-time tokens of a store in whose place this one comes.
+    pub(super) fn note_used(&mut self, before: &Connection) -> rusqlite::Result<()> {
+        let mut used = before.prepare("SELECT token, expires_unix_s FROM used_tokens")?;
+        let mut note = self.connection.prepare_cached("INSERT OR IGNORE INTO used_tokens (token, expires_unix_s) VALUES (?, ?)")?;
+        let mut rows = used.query([])?;
+        while let Some(row) = rows.next()? {
+            note.execute(params![row.get::<_, String>(0)?, row.get::<_, i64>(1)?])?;
+        }
+        Ok(())
+    }
+
     pub(super) fn owner_id(&self) -> i64 {
         self.owner.as_ref().map_or(0, Owner::id)
     }

@@ -121,7 +121,8 @@ impl Writer {
     fn open(&mut self) -> Result<(), OutboxError> {
         if self.is_stand_in {
             let sinks: Vec<_> = self.store.sinks.iter().map(String::as_str).collect();
-            let (store, salvage) = salvage::open(&self.store.path, &sinks)?;
+            let (mut store, salvage) = salvage::open(&self.store.path, &sinks)?;
+            store.note_used(&self.store.connection).map_err(|source| store.sqlite(source))?;
             if let Some(salvage) = &salvage {
                 told(&self.health, salvage);
             }
