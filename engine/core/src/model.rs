@@ -41,8 +41,8 @@ pub trait Denoise: Send {
 pub trait TurnFeatures: Send {
     /// Takes the next 10 ms of a slot.
     fn push(&mut self, slot: usize, frame: &HeardFrame);
-    /// Writes what [`TurnJudge::judge`] needs about a slot now.
-    fn query(&mut self, slot: usize, query: &mut TurnQuery);
+    /// Writes what [`TurnJudge::judge`] needs about a slot as it was so many frames ago.
+    fn query(&mut self, slot: usize, frames_ago: usize, query: &mut TurnQuery);
     /// Forgets a slot's sound: for its next call, or when a new turn starts.
     fn reset(&mut self, slot: usize);
 }

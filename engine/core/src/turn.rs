@@ -20,7 +20,7 @@ use crate::id::TurnId;
 use crate::leg::{LegEvent, LegSettings, TranscriptHint};
 use crate::time::{MediaTime, TICK_MS};
 pub use act::{Act, AskId, TurnAsk, Verdict};
-use endpoint::{Endpoint, NOISE_MS};
+use endpoint::{Endpoint, JUDGED_PAUSE_MS, NOISE_MS};
 use interrupt::Judgement;
 use speech::SpeechGate;
 use state::{Move, State};
@@ -370,7 +370,9 @@ impl TurnMachine {
         if !self.settings.turn_detection_enabled {
             return TurnAsk::Nothing;
         }
-        self.endpoint.ask(self.quiet_ms(), self.hint).map_or(TurnAsk::Nothing, TurnAsk::Query)
+        let quiet_ms = self.quiet_ms();
+        let frames_ago = (quiet_ms.saturating_sub(JUDGED_PAUSE_MS) / TICK_MS) as usize;
+        self.endpoint.ask(quiet_ms, self.hint).map_or(TurnAsk::Nothing, |ask| TurnAsk::Query { ask, frames_ago })
     }
 
     /// A new turn's features begin shortly before its first speech, which nobody can foresee: so again and again.

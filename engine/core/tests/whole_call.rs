@@ -253,7 +253,7 @@ impl Sim {
         if verdict.is_some() {
             self.verdicts.pop_front();
         }
-        if let TurnAsk::Query(ask) = self.leg.listen(now, probability, verdict, &mut |event| events.push(event)) {
+        if let TurnAsk::Query { ask, .. } = self.leg.listen(now, probability, verdict, &mut |event| events.push(event)) {
             self.verdicts.push_back((self.now + JUDGE_MS, ask));
         }
         self.leg.speak(now, &mut |to| line.push(to), &mut |event| events.push(event));

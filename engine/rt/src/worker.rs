@@ -322,10 +322,10 @@ impl Worker {
             match ask {
                 TurnAsk::Nothing => {}
                 TurnAsk::Forget => features.reset(index),
-                TurnAsk::Query(id) => match self.judge.spare.pop() {
+                TurnAsk::Query { ask: id, frames_ago } => match self.judge.spare.pop() {
                     None => self.meter.ask_dropped(),
                     Some(mut query) => {
-                        features.query(index, &mut query);
+                        features.query(index, frames_ago, &mut query);
                         // as many places as boxes
                         let _ = self.judge.asks.push(Ask { slot: index, call: slot.call, id, asked_at: self.meter.ticks(), query });
                     }

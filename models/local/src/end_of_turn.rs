@@ -85,7 +85,7 @@ mod tests {
             features.push(0, &std::array::from_fn(|i| if block % 25 < 15 { 0.3 * saw(i) } else { 0.001 * saw(i) }));
             // a part of a block of rows, and more than one
             if block == 10 || block == 139 {
-                features.query(0, &mut query);
+                features.query(0, 0, &mut query);
                 let answers = Kernel::available().map(|kernel| network.switch(kernel).judge(&query, &mut scratch));
                 let answers: Vec<f32> = answers.collect();
                 assert!(answers.iter().all(|answer| answer.to_bits() == answers[0].to_bits()), "{answers:?}");

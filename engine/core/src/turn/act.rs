@@ -22,8 +22,8 @@ pub struct Verdict {
 pub enum TurnAsk {
     /// Nothing.
     Nothing,
-    /// Snapshot the features now and ask the judge.
-    Query(AskId),
+    /// Snapshot the features as they were so many frames ago and ask the judge.
+    Query { ask: AskId, frames_ago: usize },
     /// Reset the features: the caller is silent and whatever comes is a new turn.
     Forget,
 }

@@ -60,7 +60,7 @@ impl Call {
         }
         let events = &mut self.events;
         let ask = self.leg.listen(now, window, verdict, &mut |event| events.push(event));
-        if let TurnAsk::Query(ask) = ask {
+        if let TurnAsk::Query { ask, .. } = ask {
             self.answer = Some((self.now + JUDGE_TICKS * 10, ask));
         }
         let line = &mut self.line;

@@ -183,7 +183,7 @@ struct SlotNumber;
 impl TurnFeatures for SlotNumber {
     fn push(&mut self, _: usize, _: &HeardFrame) {}
 
-    fn query(&mut self, slot: usize, query: &mut TurnQuery) {
+    fn query(&mut self, slot: usize, _: usize, query: &mut TurnQuery) {
         query.features[0] = slot as f32;
     }
 

@@ -76,7 +76,7 @@ impl Hearing {
             self.features.push(0, frame);
         }
         let mut query = TurnQuery::default();
-        self.features.query(0, &mut query);
+        self.features.query(0, 0, &mut query);
         let text = self.whisper.transcribe(sound, &mut self.scratch).to_lowercase();
         let words = text.split(|c: char| !c.is_alphanumeric() && c != '\'').filter(|word| !word.is_empty());
         Heard { speech, turn_over: self.judge.judge(&query), words: words.map(str::to_owned).collect() }

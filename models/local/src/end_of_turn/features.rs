@@ -6,8 +6,9 @@
 //!
 //! * scaling by the deviation is a subtraction in the log domain; removing the mean touches two bands (see `mel`);
 //! * a window centred on the end of a block needs 40 samples of the next block, so each push analyses the window
-//!   before; the very last window of a query sees the edge's mirror instead and is analysed at the query;
-//! * the first two windows of a full 8 s see the other mirror and are analysed anew too, from a history of samples.
+//!   before; the very last window of a query sees the edge's mirror instead and is analysed at the query, as are the
+//!   first two of a full 8 s, which see the other mirror: both from a history of samples, so that a query may be about
+//!   some frames ago.
 
 use voiced_core::frame::{HEARD_LEN, HeardFrame};
 use voiced_core::model::{TURN_FRAMES, TURN_MELS, TurnFeatures, TurnQuery};
@@ -62,16 +63,16 @@ impl TurnFeatures for SmartTurnFeatures {
         self.slots[slot].push(frame, &mut self.analysis);
     }
 
-    fn query(&mut self, slot: usize, query: &mut TurnQuery) {
-        let slot = &self.slots[slot];
-        slot.analyse_edges(&mut self.analysis, &mut self.first, &mut self.last);
-        let picture = Picture { slot, first: &self.first, last: &self.last };
-        let (mean, variance) = slot.mean_and_variance();
+    fn query(&mut self, slot: usize, frames_ago: usize, query: &mut TurnQuery) {
+        let span = Span::new(&self.slots[slot], frames_ago);
+        span.analyse_edges(&mut self.analysis, &mut self.first, &mut self.last);
+        let picture = Picture { span, first: &self.first, last: &self.last };
+        let (mean, variance) = span.mean_and_variance();
         for (frame, low) in self.low.iter_mut().enumerate() {
             *low = self.analysis.low_without_mean(picture.frame(frame), mean);
         }
         picture.write(&self.low, (variance + VARIANCE_FLOOR).log10() as f32, &mut query.features);
-        query.frames = slot.frames();
+        query.frames = span.blocks;
     }
 
     fn reset(&mut self, slot: usize) {
@@ -113,11 +114,6 @@ impl Slot {
         self.recent.fill(0.0);
     }
 
-    /// Blocks of real sound in the span.
-    fn frames(&self) -> usize {
-        self.blocks.min(TURN_FRAMES as u64) as usize
-    }
-
     fn push(&mut self, block: &HeardFrame, analysis: &mut MelAnalysis) {
         let at = (self.blocks % TURN_FRAMES as u64) as usize;
         self.recent.copy_within(HEARD_LEN.., 0);
@@ -137,10 +133,39 @@ impl Slot {
         }
         self.blocks += 1;
     }
+}
+
+/// The 8 s that a query is about.
+#[derive(Clone, Copy)]
+struct Span<'a> {
+    slot: &'a Slot,
+    /// Blocks of real sound in it; zeros stand before them.
+    blocks: usize,
+    /// The first of them, counted since the reset.
+    first: u64,
+}
+
+impl<'a> Span<'a> {
+    /// As it was `ago` blocks ago. What has left the rings meanwhile is silence.
+    fn new(slot: &'a Slot, ago: usize) -> Self {
+        let kept = slot.blocks.min(TURN_FRAMES as u64);
+        Self { slot, blocks: (kept as usize).saturating_sub(ago), first: slot.blocks - kept }
+    }
+
+    fn padding(&self) -> usize {
+        TURN_FRAMES - self.blocks
+    }
+
+    /// Where the rings have what belongs to a place of the span; its sound, for places behind the padding.
+    fn place(&self, frame: usize) -> usize {
+        let at = self.first + (frame + TURN_FRAMES - self.padding()) as u64; // + a whole ring, so that the difference cannot be negative
+        (at % TURN_FRAMES as u64) as usize
+    }
 
     /// Mean and variance over the whole span, the zeros before the sound included.
     fn mean_and_variance(&self) -> (f64, f64) {
-        let [sum, squares] = self.sums[..self.frames()].iter().fold([0.0; 2], |total, block| [total[0] + block[0], total[1] + block[1]]);
+        let blocks = (self.padding()..TURN_FRAMES).map(|frame| self.slot.sums[self.place(frame)]);
+        let [sum, squares] = blocks.fold([0.0; 2], |total, block| [total[0] + block[0], total[1] + block[1]]);
         let mean = sum / SPAN as f64;
         (mean, (squares / SPAN as f64 - mean * mean).max(0.0))
     }
@@ -148,31 +173,28 @@ impl Slot {
     /// Analyses the windows that reach over the span's edges, where the sound is mirrored.
     fn analyse_edges(&self, analysis: &mut MelAnalysis, first: &mut [MelFrame; MIRRORED], last: &mut MelFrame) {
         let mut window = [0.0; WINDOW];
-        let kept = WINDOW - AHEAD;
-        window[..kept].copy_from_slice(&self.recent[RECENT - kept..]);
-        for i in 0..AHEAD {
-            window[kept + i] = self.recent[RECENT - 2 - i];
+        for (i, sample) in window.iter_mut().enumerate() {
+            let offset = SPAN + AHEAD - WINDOW + i;
+            *sample = self.sample(offset.min(2 * (SPAN - 1) - offset));
         }
         analysis.analyse(&window, last);
 
         for (frame, mel) in first.iter_mut().enumerate() {
             for (i, sample) in window.iter_mut().enumerate() {
-                *sample = self.span_sample((frame * HEARD_LEN + i).abs_diff(HALF));
+                *sample = self.sample((frame * HEARD_LEN + i).abs_diff(HALF));
             }
             analysis.analyse(&window, mel);
         }
     }
 
-    /// A sample of the span by its distance from the span's start.
-    fn span_sample(&self, offset: usize) -> f32 {
-        let padding = SPAN - self.frames() * HEARD_LEN;
-        if offset < padding {
+    /// A sample by its distance from the span's start.
+    fn sample(&self, offset: usize) -> f32 {
+        let frame = offset / HEARD_LEN;
+        if frame < self.padding() {
             return 0.0;
         }
-        // with a full span the oldest block stands where the next will be written
-        let oldest = if padding == 0 { (self.blocks % TURN_FRAMES as u64) as usize * HEARD_LEN } else { 0 };
-        let at = (oldest + offset - padding) % SPAN;
-        f32::from(self.history[at]) * self.units[at / HEARD_LEN]
+        let place = self.place(frame);
+        f32::from(self.slot.history[place * HEARD_LEN + offset % HEARD_LEN]) * self.slot.units[place]
     }
 }
 
@@ -196,14 +218,14 @@ fn peak_and_sums(block: &HeardFrame) -> (f32, [f64; 2]) {
 
 /// The 800 windows of a query in order, before scaling.
 struct Picture<'a> {
-    slot: &'a Slot,
+    span: Span<'a>,
     first: &'a [MelFrame; MIRRORED],
     last: &'a MelFrame,
 }
 
 impl Picture<'_> {
     fn frame(&self, frame: usize) -> &MelFrame {
-        let padding = TURN_FRAMES - self.slot.frames();
+        let padding = self.span.padding();
         if frame == TURN_FRAMES - 1 {
             return self.last;
         }
@@ -211,12 +233,12 @@ impl Picture<'_> {
         if frame < MIRRORED && padding < MIRRORED {
             return &self.first[frame];
         }
-        // one window of the padding reaches 40 samples into the sound
-        if frame + 1 < padding || self.slot.blocks == 0 {
+        // one window of the padding reaches 40 samples into the sound; it is not kept where that is the oldest of a full ring
+        let reaches_in = frame + 1 == padding && self.span.first == 0 && self.span.slot.blocks > 0;
+        if frame < padding && !reaches_in {
             return &MelFrame::SILENCE;
         }
-        let at = self.slot.blocks + frame as u64; // + a whole ring, so that the difference cannot be negative
-        &self.slot.mel[(at % TURN_FRAMES as u64) as usize]
+        &self.span.slot.mel[self.span.place(frame)]
     }
 
     /// Scales, clamps and transposes the picture into `features`.

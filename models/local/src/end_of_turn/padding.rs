@@ -124,7 +124,7 @@ pub(super) fn synthetic_questions() -> impl Iterator<Item = TurnQuery> {
             features.push(0, &std::array::from_fn(|i| noise.next((block * HEARD_LEN + i) as f32, pause)));
         }
         let mut query = TurnQuery::default();
-        features.query(0, &mut query);
+        features.query(0, 0, &mut query);
         query
     })
 }
