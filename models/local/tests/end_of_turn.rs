@@ -168,7 +168,9 @@ fn a_reset_slot_knows_nothing_of_the_sound_before_and_slots_do_not_mix() {
 fn a_query_about_some_frames_ago_is_the_one_that_could_have_been_made_then() {
     let as_of = |blocks: usize, frames_ago: usize| {
         let (mut features, mut query) = (SmartTurnFeatures::new(1), TurnQuery::default());
-        sound(blocks).iter().for_each(|block| features.push(0, block));
+        for block in &sound(blocks) {
+            features.push(0, block);
+        }
         features.query(0, frames_ago, &mut query);
         query
     };

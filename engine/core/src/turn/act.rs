@@ -22,8 +22,13 @@ pub struct Verdict {
 pub enum TurnAsk {
     /// Nothing.
     Nothing,
-    /// Snapshot the features as they were so many frames ago and ask the judge.
-    Query { ask: AskId, frames_ago: usize },
+    /// Snapshot the features and ask the judge.
+    Query {
+        /// Comes back with the answer.
+        ask: AskId,
+        /// The features are to be as they were so many frames (10 ms) ago.
+        frames_ago: usize,
+    },
     /// Reset the features: the caller is silent and whatever comes is a new turn.
     Forget,
 }
