@@ -57,10 +57,10 @@ fn the_tick_allocates_nothing_while_callers_come_talk_interrupt_and_go() {
     assert!(admitted > 40 && ended > 40 && interrupted > 5 && heard_out > 5 && sent > 1_000 && alone > 500);
 }
 
-/// Talks for 0.6 s of every 1.5 s, and presses a key now and then.
+/// Talks for 0.6 s of every 1.6 s, and presses a key now and then.
 fn act(caller: &mut Caller, tick: usize) {
     if tick.is_multiple_of(2) {
-        caller.send(tick % 150 < 60);
+        caller.send(tick % 160 < 60);
     }
     if tick.is_multiple_of(500) {
         caller.command(Command::Dtmf('5'));

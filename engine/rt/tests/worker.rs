@@ -121,7 +121,7 @@ fn of_two_answers_that_come_together_the_newer_questions_counts() {
             turn_end(&mut caller)
         })
     };
-    for (loud, packets) in [(true, 25), (false, 20), (true, 25), (false, 20)] {
+    for (loud, packets) in [(true, 25), (false, 22), (true, 25), (false, 22)] {
         assert_eq!(say(&mut exchange, loud, packets), None, "the pauses are too short for an end");
     }
     judge.step();
@@ -268,8 +268,8 @@ fn a_reply_that_comes_between_two_ticks_begins_before_the_next_and_is_said_once(
     assert_eq!(sent, phone::REPLY_CHUNKS as usize);
 }
 
-/// Packets from the pause to the question of end of turn, and one more: the question comes 250 ms later.
-const PACKETS_TO_QUESTION: usize = 14;
+/// Packets from the pause to the question of end of turn, and one more: the question comes 290 ms later.
+const PACKETS_TO_QUESTION: usize = 16;
 
 /// Half a second of speech, then quiet until the caller has paused for long enough to ask whether that was all.
 fn talk_and_pause(exchange: &mut Exchange, caller: &mut Caller) {
