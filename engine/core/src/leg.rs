@@ -247,6 +247,8 @@ pub struct LegSettings {
     pub far_end_ms: u32,
     /// Hand out the agent's sound without the guests', too, for the room of a telephone call.
     pub agent_alone: bool,
+    /// A room's server takes no RED: what is lost has to be rebuilt from Opus's in-band FEC.
+    pub in_band_fec: bool,
     /// Shortest wait after a pause, sure of the end, in ms.
     pub endpoint_ms_min: u32,
     /// Longest wait after a pause, sure of the contrary, in ms.
@@ -273,6 +275,7 @@ impl LegSettings {
             lead_ms,
             far_end_ms,
             agent_alone: false,
+            in_band_fec: false,
             endpoint_ms_min: 280,
             endpoint_ms_max: 1_400,
             hold_ms: 60,

@@ -63,6 +63,8 @@ pub struct NewCall {
     pub requests: Option<mpsc::Receiver<Request>>,
     /// The agent's sound is wanted without the guests'.
     pub agent_alone: bool,
+    /// The line's server takes no RED.
+    pub in_band_fec: bool,
     /// Sound passes between the line and the audio thread: the call is given no [`FromLine::Audio`], and its line no `to`.
     ///
     /// [`FromLine::Audio`]: voiced_core::line::FromLine::Audio
@@ -176,10 +178,11 @@ impl Sessions {
 
     /// Gives a call its place and its task, which lives until the call's last event is on disk.
     pub fn take(self: &Arc<Self>, call: NewCall, line: Line) -> anyhow::Result<Taken> {
-        let NewCall { session, call_sid, metadata, agent, watcher, requests, agent_alone, direct } = call;
+        let NewCall { session, call_sid, metadata, agent, watcher, requests, agent_alone, in_band_fec, direct } = call;
         let agent = agent.for_call();
         let session_id = session.id.clone();
-        let mut port = self.place(&session_id, &agent, agent_alone, direct).inspect_err(|error| {
+        let leg = LegSettings { agent_alone, in_band_fec, ..agent.leg };
+        let mut port = self.place(&session_id, leg, agent.feed() != SttFeed::Line, direct).inspect_err(|error| {
             tracing::warn!(session = session_id, %error, "call refused");
             self.metrics.calls_refused.add(1);
         })?;
@@ -219,11 +222,10 @@ impl Sessions {
         Ok(Taken { task, direct })
     }
 
-    fn place(&self, session_id: &str, agent: &Agent, agent_alone: bool, direct: bool) -> anyhow::Result<CallPort> {
+    fn place(&self, session_id: &str, leg: LegSettings, ear: bool, direct: bool) -> anyhow::Result<CallPort> {
         ensure!(!self.is_draining(), "this host is draining");
         ensure!(!self.live().contains_key(session_id), "the session of this name is still being ended");
-        let leg = LegSettings { agent_alone, ..agent.leg };
-        Ok(self.engine.admit(PortSettings { leg, ear: agent.feed() != SttFeed::Line, direct })?)
+        Ok(self.engine.admit(PortSettings { leg, ear, direct })?)
     }
 
     /// Ends a call whose line was lost elsewhere.
@@ -293,7 +295,7 @@ impl Switchboard for Desk {
         let bridge = self.rooms.as_ref().and_then(|rooms| rooms.bridge(&incoming));
         let agent_alone = bridge.is_some();
         let (watcher, requests) = bridge.unzip();
-        let call = NewCall { session, call_sid, metadata, agent, watcher, requests, agent_alone, direct: true };
+        let call = NewCall { session, call_sid, metadata, agent, watcher, requests, agent_alone, in_band_fec: false, direct: true };
         let direct = sessions.take(call, Line { from, to: None }).ok().and_then(|taken| taken.direct).ok_or(Refused)?;
         Ok(Accepted { packets: Some(direct.packets), to: direct.outgoing })
     }

@@ -27,7 +27,7 @@ use crate::media::{Key, MediaThread, Order, RoomCounters, RoomStats};
 use livekit_protocol::data_packet::Value;
 use rpc::Question;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -50,6 +50,8 @@ pub(crate) struct Shared {
     pub counters: Arc<RoomCounters>,
     /// A bit for each of our tracks that is silent.
     pub muted: AtomicU64,
+    /// The server has agreed to RED.
+    pub takes_red: AtomicBool,
     /// Who is there, as of the last update.
     pub view: Mutex<View>,
     pub leave: Leave,
@@ -59,7 +61,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub fn new(thread: Arc<MediaThread>, key: Key, counters: Arc<RoomCounters>, turn_tls: Option<Arc<rustls::ClientConfig>>) -> Self {
-        Self { thread, key, counters, turn_tls, muted: AtomicU64::new(0), view: Mutex::default(), leave: Leave::default() }
+        Self { thread, key, counters, turn_tls, muted: AtomicU64::new(0), takes_red: AtomicBool::new(true), view: Mutex::default(), leave: Leave::default() }
     }
 
     /// Why the user wants to leave.
@@ -207,6 +209,11 @@ impl Room {
     pub fn answer_rpc(&self, request: &RpcRequest, result: Result<String, RpcError>) -> bool {
         let value = rpc::response(&request.id, result);
         self.request(Request::Send { value, to: vec![request.from.clone()], speaker: None, reliable: true })
+    }
+
+    /// Our packets go out with the one before beside them (RED): what a room's server agreed to, once it is connected.
+    pub fn takes_red(&self) -> bool {
+        self.shared.takes_red.load(Ordering::Relaxed)
     }
 
     /// Leaves; [`RoomEvent::Disconnected`] follows.

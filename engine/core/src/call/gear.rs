@@ -23,6 +23,7 @@ impl OpusGear {
             return Ok(None);
         }
         let alone = settings.agent_alone.then(OpusEncoder::new).transpose()?;
-        Ok(Some(Self { ear: Box::new(OpusEar::new()?), encoder: OpusEncoder::new()?, alone, memory: Playout::room_memory() }))
+        let encoder = if settings.in_band_fec { OpusEncoder::with_fec() } else { OpusEncoder::new() }?;
+        Ok(Some(Self { ear: Box::new(OpusEar::new()?), encoder, alone, memory: Playout::room_memory() }))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use voiced_core::codec::opus::OpusEncoder;
 use voiced_core::packet::{Codec, Packet};
 
 /// A packet and when it comes.
@@ -68,6 +69,11 @@ pub fn packets(ms: usize) -> Vec<Packet> {
 pub fn packets_without_fec(ms: usize) -> Vec<Packet> {
     let mut encoder = voip();
     pack(ms, |sound, bytes| encoder.encode(sound, bytes).unwrap())
+}
+
+/// The same voice from an encoder of ours.
+pub fn packets_of(mut encoder: OpusEncoder, ms: usize) -> Vec<Packet> {
+    pack(ms, |sound, bytes| encoder.encode(sound, bytes))
 }
 
 fn voip() -> opus::Encoder {

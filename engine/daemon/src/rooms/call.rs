@@ -258,6 +258,7 @@ impl RoomCall {
             watcher: Some(watcher),
             requests: Some(asked),
             agent_alone: false,
+            in_band_fec: !self.room.takes_red(),
             // the track behind the caller changes, and with it who reads it
             direct: false,
         };

@@ -44,6 +44,8 @@ pub struct ServerSettings {
     /// Relays media: over UDP on [`Server::turn_udp`], which it tells participants of, and over TCP on
     /// [`Server::turn_tcp`], which it does not.
     pub turn: bool,
+    /// Agrees to Opus alone, without RED beside it.
+    pub without_red: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -225,6 +227,9 @@ fn config(place: Place, api_secret: &str, settings: &ServerSettings) -> String {
             // this machine's address may be a private one, which is not relayed to otherwise
             "allow_restricted_peer_cidrs": [format!("{}/32", place.node_ip)],
         });
+    }
+    if settings.without_red {
+        config["room"] = json!({ "enabled_codecs": [{ "mime": "audio/opus" }] });
     }
     if let Some(webhook) = &settings.webhook {
         config["webhook"] = json!({ "api_key": API_KEY, "urls": [webhook.as_str()] });

@@ -49,6 +49,8 @@ pub(crate) struct Membership {
     /// The server offers a connection to listen.
     subscribes: bool,
     connected: bool,
+    /// The server has agreed to RED.
+    pub takes_red: bool,
     pub out: Out,
 }
 
@@ -86,6 +88,7 @@ impl Membership {
             subscriber_up: false,
             subscribes: true,
             connected: false,
+            takes_red: true,
             out: Out::default(),
         }
     }
@@ -156,7 +159,10 @@ impl Membership {
                 self.out.orders.push(Order::Offer { id: offer.id, sdp: offer.sdp.clone() });
                 self.offer = Some(offer);
             }
-            FromServer::Answer(answer) => self.out.orders.push(Order::Answer { sdp: answer.sdp }),
+            FromServer::Answer(answer) => {
+                self.takes_red = answer.sdp.to_ascii_lowercase().contains(" red/48000");
+                self.out.orders.push(Order::Answer { sdp: answer.sdp });
+            }
             FromServer::Trickle(trickle) => self.trickled(&trickle),
             FromServer::Update(update) => self.updated(&update.participants),
             FromServer::TrackPublished(proto::TrackPublishedResponse { cid, track }) => {

@@ -9,6 +9,7 @@ use livekit_protocol as proto;
 use livekit_signaling::{SignalClient, SignalEvent, SignalEvents, SignalOptions};
 use proto::signal_request::Message as Signal;
 use std::net::IpAddr;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
@@ -135,7 +136,8 @@ impl Session {
     /// Hands out what the membership has to say.
     pub async fn flush(&mut self) {
         let out = std::mem::take(&mut self.membership.out);
-        self.shared.muted.store(self.membership.muted(), std::sync::atomic::Ordering::Relaxed);
+        self.shared.muted.store(self.membership.muted(), Ordering::Relaxed);
+        self.shared.takes_red.store(self.membership.takes_red, Ordering::Relaxed);
         for order in out.orders {
             self.order(order);
         }

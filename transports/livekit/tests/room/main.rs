@@ -34,8 +34,8 @@ async fn two_by(livekit: &LiveKit, url: &str, server: &Server, codec: Codec) -> 
     [ann, bob]
 }
 
-async fn hear_each_other(codec: Codec, mime: &str) {
-    let Some(server) = Server::start(None).await else { return };
+async fn hear_each_other(settings: ServerSettings, codec: Codec, mime: &str) {
+    let Some(server) = Server::start_with(settings).await else { return };
     let livekit = livekit();
     let [ann, bob] = two(&livekit, &server, codec).await;
     for person in [&ann, &bob] {
@@ -50,6 +50,7 @@ async fn hear_each_other(codec: Codec, mime: &str) {
         let others = person.room.participants();
         assert_eq!(others.len(), 1);
         assert_eq!(others[0].tracks[0].mime.to_lowercase(), mime);
+        assert_eq!(person.room.takes_red(), mime == "audio/red");
         assert_eq!(person.room.stats().lost, 0);
     }
     assert!(livekit.counters().read().contains(&("oversize", 0)));
@@ -57,12 +58,17 @@ async fn hear_each_other(codec: Codec, mime: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_participants_hear_each_other_in_opus() {
-    hear_each_other(Codec::Opus, "audio/red").await;
+    hear_each_other(ServerSettings::default(), Codec::Opus, "audio/red").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_takes_no_red_is_sent_opus_alone() {
+    hear_each_other(ServerSettings { without_red: true, ..ServerSettings::default() }, Codec::Opus, "audio/opus").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_track_of_mu_law_arrives_as_mu_law() {
-    hear_each_other(Codec::Mulaw, "audio/pcmu").await;
+    hear_each_other(ServerSettings::default(), Codec::Mulaw, "audio/pcmu").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
