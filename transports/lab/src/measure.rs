@@ -166,8 +166,8 @@ const PIECE_MS: u64 = 10;
 const PIECE_BYTES: usize = 80;
 /// What is louder than this share of a recording is its loud speech, in percent.
 const LOUD_PERCENT: usize = 90;
-/// Speech is at most this much weaker in power than the loud speech, 23 dB: most soft endings are within it.
-const SPEECH_BELOW_LOUD: i64 = 200;
+/// Speech is at most this much weaker in power than the loud speech, 27 dB: the consonant at the end of "much" is 23 dB below.
+const SPEECH_BELOW_LOUD: i64 = 500;
 /// What is quieter than this share of a recording is its room, in percent; speech has at least 10 dB more.
 const ROOM_PERCENT: usize = 8;
 const SPEECH_ABOVE_ROOM: i64 = 10;

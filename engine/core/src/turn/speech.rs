@@ -86,7 +86,8 @@ impl SpeechGate {
         self.next_level = (self.next_level + 1) % LEVELS;
         self.peak *= PEAK_FADE;
         self.floor = (self.floor * FLOOR_RISE).min(level).max(FLOOR_MIN);
-        self.loud_since = if level >= self.edge_level() { self.loud_since.or(Some(at)) } else { None };
+        let is_loud = self.peak > 0.0 && level >= self.edge_level(); // before the first word nothing tells what is loud
+        self.loud_since = if is_loud { self.loud_since.or(Some(at)) } else { None };
     }
 
     /// Takes the probability of the window that ends at `end`; `keen`: nothing of the agent is audible.
