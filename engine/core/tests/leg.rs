@@ -91,6 +91,17 @@ fn an_agent_about_to_begin_waits_for_the_verdict_on_a_sound_that_has_just_begun(
 }
 
 #[test]
+fn a_greeting_begins_at_once_on_a_line_that_is_noisy_from_the_start() {
+    let mut call = Call::usual();
+    call.leg.command(Command::TakeFloor);
+    call.loud(10, QUIET);
+    let turn = call.turn_ended();
+    call.agent_says(turn, 1_000);
+    call.loud(10, QUIET);
+    assert!(call.has(|event| matches!(event, LegEvent::ReplyStarted { .. })), "{:?}", call.events);
+}
+
+#[test]
 fn a_caller_cut_short_is_waited_for_longer_the_next_time() {
     let wait = |call: &Call| match call.events.iter().rev().find(|event| matches!(event, LegEvent::TurnEnded { .. })) {
         Some(LegEvent::TurnEnded { wait_ms, .. }) => *wait_ms,
