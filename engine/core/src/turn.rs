@@ -289,7 +289,7 @@ impl TurnMachine {
     fn thinking(&mut self, act: &mut dyn FnMut(Act)) -> TurnAsk {
         if self.gate.is_speaking() {
             if self.gate.first().since(self.ended_at) <= CUT_SHORT_MS {
-                self.endpoint.cut_short();
+                self.endpoint.cut_short(self.gate.first().since(self.paused_at));
             }
             self.resumed(act);
         }
@@ -358,7 +358,7 @@ impl TurnMachine {
     fn interrupted(&mut self, act: &mut dyn FnMut(Act)) {
         if self.go(Move::Interrupt) {
             if self.over_agent_at.since(self.reply_started_at) <= CUT_SHORT_MS {
-                self.endpoint.cut_short();
+                self.endpoint.cut_short(self.over_agent_at.since(self.paused_at));
             }
             let cut = self.turn;
             self.turn = self.turn.next();

@@ -49,9 +49,9 @@ pub const NOISE_MS: u64 = 2_500;
 const USUAL_PAUSE_MS: f32 = 450.0;
 /// Patience that long pauses can earn, in ms.
 const PAUSE_PATIENCE_MS_MAX: f32 = 100.0;
-/// Patience that one false cut-off earns, and what they can earn together, in ms.
-const CUT_SHORT_MS: f32 = 50.0;
-const CUT_SHORT_MS_MAX: f32 = 150.0;
+/// Patience that one false cut-off earns, and what they can earn together, in ms: nobody is to be spoken into twice in a row.
+const CUT_SHORT_MS: f32 = 100.0;
+const CUT_SHORT_MS_MAX: f32 = 300.0;
 /// What is left of that patience after each turn that ended well.
 const FORGIVENESS: f32 = 0.6;
 
@@ -143,8 +143,12 @@ impl Endpoint {
         self.pause_ms += 0.3 * (pause_ms as f32 - self.pause_ms);
     }
 
-    /// The caller had not been done at all.
-    pub fn cut_short(&mut self) {
+    /// The caller had not been done at all, and went on after a pause of this length.
+    pub fn cut_short(&mut self, pause_ms: u64) {
+        // a longer one was before a turn that the agent took
+        if pause_ms <= 2 * u64::from(self.ms_max) {
+            self.went_on(pause_ms);
+        }
         self.cut_short_ms = CUT_SHORT_MS_MAX.min(self.cut_short_ms + CUT_SHORT_MS);
     }
 
@@ -188,11 +192,11 @@ mod tests {
     fn a_caller_who_was_cut_short_is_given_more_time_and_later_less_again() {
         let mut endpoint = Endpoint::new(280, 1_400);
         let before = endpoint.wait_ms(TranscriptHint::default());
-        endpoint.cut_short();
+        endpoint.cut_short(400);
         let after = endpoint.wait_ms(TranscriptHint::default());
-        assert!(after >= before + 50);
+        assert!(after >= before + 100);
         for _ in 0..10 {
-            endpoint.cut_short();
+            endpoint.cut_short(400);
         }
         assert!(endpoint.wait_ms(TranscriptHint::default()) <= 1_400);
         for _ in 0..20 {
