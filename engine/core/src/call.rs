@@ -199,9 +199,7 @@ impl Leg {
             self.act(act, now, line, emit);
         }
         self.acts.clear();
-        if self.awaits_speech() && self.turns.may_go_on() {
-            return self.hang_up_if_due(now, line);
-        }
+        self.playout.may_begin(!self.turns.may_go_on());
         let turn = self.turns.turn();
         let turns = &mut self.turns;
         self.playout.tick(now, line, &mut |event| match event {

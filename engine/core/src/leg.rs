@@ -249,7 +249,7 @@ pub struct LegSettings {
     pub agent_alone: bool,
     /// A room's server takes no RED: what is lost has to be rebuilt from Opus's in-band FEC.
     pub in_band_fec: bool,
-    /// Shortest wait after a pause, sure of the end, in ms.
+    /// What waits after a pause begin at, in ms; the surest end is waited for a tenth of the range longer.
     pub endpoint_ms_min: u32,
     /// Longest wait after a pause, sure of the contrary, in ms.
     pub endpoint_ms_max: u32,

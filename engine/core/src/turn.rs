@@ -145,7 +145,7 @@ impl TurnMachine {
         self.turn = self.turn.next();
         self.hint = TranscriptHint::default();
         self.was_noise = false;
-        self.ended_at = now;
+        (self.paused_at, self.ended_at) = (now, now);
         act(Act::Prepare { turn: self.turn, audible: false });
         act(Act::Say(LegEvent::TurnEnded { turn: self.turn, at: now, wait_ms: 0, probability: f32::NAN, by_agent: true }));
         act(Act::Release(self.turn));

@@ -15,18 +15,19 @@ use std::time::Duration;
 use rtrb::{Consumer, Producer, RingBuffer};
 use voiced_core::call::{AskId, Verdict};
 use voiced_core::model::{TurnJudge, TurnQuery};
+use voiced_core::time::TICK_MS;
+use voiced_core::turn::endpoint::ANSWER_MS;
 
 use crate::meter::Meter;
 use crate::port::SlotPort;
 use crate::realtime;
 
-/// Questions under way at once. One takes 20–45 ms: more than this cannot be answered in time.
+/// Questions under way at once. One takes 10 to 45 ms: more than this cannot be answered in time.
 const ASKS_MAX: usize = 8;
 /// How often the judge looks for questions: small beside an inference, cheap beside a core.
 const POLL: Duration = Duration::from_millis(2);
-/// An answer after this moves no wait any more, in ticks: a question is asked 200 ms before a caller of whom nothing is
-/// known is taken to be done.
-const ANSWER_MAX: f32 = 20.0;
+/// An answer after this moves no wait any more, in ticks.
+const ANSWER_MAX: f32 = (ANSWER_MS / TICK_MS) as f32;
 /// Share of a new inference in the time that one is expected to take.
 const NEWEST: f32 = 0.25;
 
@@ -139,7 +140,7 @@ mod tests {
     #[test]
     fn the_newest_question_is_answered_first_and_one_that_would_be_late_costs_nothing() {
         let meter = Arc::new(Meter::default());
-        let (mut link, mut judge) = open(Some(Box::new(Slow { ticks: 12, meter: Arc::clone(&meter) })), 4, Arc::clone(&meter));
+        let (mut link, mut judge) = open(Some(Box::new(Slow { ticks: 5, meter: Arc::clone(&meter) })), 4, Arc::clone(&meter));
         for slot in 0..3 {
             let query = TurnQuery { frames: slot, ..link.spare.pop().unwrap() };
             link.asks.push(Ask { slot, call: 1, id: AskId(slot as u32), asked_at: meter.ticks(), query }).ok().unwrap();
@@ -147,8 +148,8 @@ mod tests {
         judge.step();
         let answers: Vec<_> =
             std::iter::from_fn(|| link.answers.pop().ok()).map(|answer| (answer.slot, answer.verdict.map(|verdict| verdict.probability))).collect();
-        assert_eq!(answers, [(2, Some(2.0)), (1, Some(1.0)), (0, None)], "the last would have come after 36 ticks");
+        assert_eq!(answers, [(2, Some(2.0)), (1, Some(1.0)), (0, None)], "the last would have come after 15 ticks");
         let reading = meter.read();
-        assert_eq!((reading.asks_answered, reading.asks_dropped, reading.ticks), (2, 1, 24));
+        assert_eq!((reading.asks_answered, reading.asks_dropped, reading.ticks), (2, 1, 10));
     }
 }

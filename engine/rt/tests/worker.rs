@@ -268,8 +268,8 @@ fn a_reply_that_comes_between_two_ticks_begins_before_the_next_and_is_said_once(
     assert_eq!(sent, phone::REPLY_CHUNKS as usize);
 }
 
-/// Packets from the pause to the question of end of turn, and one more: the question comes 290 ms later.
-const PACKETS_TO_QUESTION: usize = 16;
+/// Packets from the pause to the question of end of turn, and one more: the question comes 260 ms later.
+const PACKETS_TO_QUESTION: usize = 14;
 
 /// Half a second of speech, then quiet until the caller has paused for long enough to ask whether that was all.
 fn talk_and_pause(exchange: &mut Exchange, caller: &mut Caller) {

@@ -56,6 +56,8 @@ pub struct Playout {
     oldest: TurnId,
     turn: TurnId,
     state: PlayoutState,
+    /// A reply of which nothing was sent may be.
+    may_begin: bool,
     reply: Progress,
 }
 
@@ -75,6 +77,7 @@ impl Playout {
             oldest: TurnId(0),
             turn: TurnId(0),
             state: PlayoutState::Idle,
+            may_begin: true,
             reply: Progress::new(),
         }
     }
@@ -155,7 +158,7 @@ impl Playout {
 
     /// Sends what keeps the lead, and reports what was heard; to be called once per tick.
     pub fn tick(&mut self, now: MediaTime, line: &mut dyn FnMut(ToLine), emit: &mut dyn FnMut(PlayoutEvent)) {
-        let playing = self.state == PlayoutState::Playing;
+        let playing = self.state == PlayoutState::Playing && (self.may_begin || self.reply.sent > 0);
         if playing {
             self.send(now, line);
         }
@@ -239,6 +242,11 @@ impl Playout {
     /// Where the reply stands.
     pub fn state(&self) -> PlayoutState {
         self.state
+    }
+
+    /// False: a reply of which nothing was sent waits; guests are heard meanwhile.
+    pub fn may_begin(&mut self, may: bool) {
+        self.may_begin = may;
     }
 
     /// The reply may be heard, but nothing of it has come yet.

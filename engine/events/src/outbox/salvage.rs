@@ -85,7 +85,7 @@ fn keep(aside: &Path, store: &mut Store) -> Result<usize, OutboxError> {
     // read and write: its log has to be applied
     let old = Connection::open_with_flags(aside, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(sqlite)?;
     if let Err(error) = store.note_used(&old) {
-        tracing::warn!(%error, "one-time tokens of the damaged event store cannot be read: those of the last minutes could be used again");
+        tracing::warn!(%error, "one-time tokens of the damaged event store are not kept: those of the last minutes could be used again");
     }
     let (mut kept, mut after, mut skipped) = (0, 0, 0);
     while skipped < SKIPPED_MAX {

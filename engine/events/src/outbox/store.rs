@@ -222,12 +222,13 @@ impl Store {
     /// Notes the one-time tokens of a store in whose place this one comes.
     pub(super) fn note_used(&mut self, before: &Connection) -> rusqlite::Result<()> {
         let mut used = before.prepare("SELECT token, expires_unix_s FROM used_tokens")?;
-        let mut note = self.connection.prepare_cached("INSERT OR IGNORE INTO used_tokens (token, expires_unix_s) VALUES (?, ?)")?;
-        let mut rows = used.query([])?;
-        while let Some(row) = rows.next()? {
-            note.execute(params![row.get::<_, String>(0)?, row.get::<_, i64>(1)?])?;
+        let rows = used.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?)))?;
+        let transaction = self.connection.transaction()?;
+        // of a damaged store, those that come before the damage
+        for (token, expires_unix_s) in rows.map_while(Result::ok) {
+            transaction.execute("INSERT OR IGNORE INTO used_tokens (token, expires_unix_s) VALUES (?, ?)", params![token, expires_unix_s])?;
         }
-        Ok(())
+        transaction.commit()
     }
 
     pub(super) fn owner_id(&self) -> i64 {

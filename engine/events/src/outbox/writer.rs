@@ -122,10 +122,10 @@ impl Writer {
         if self.is_stand_in {
             let sinks: Vec<_> = self.store.sinks.iter().map(String::as_str).collect();
             let (mut store, salvage) = salvage::open(&self.store.path, &sinks)?;
-            store.note_used(&self.store.connection).map_err(|source| store.sqlite(source))?;
             if let Some(salvage) = &salvage {
                 told(&self.health, salvage);
             }
+            store.note_used(&self.store.connection).map_err(|source| store.sqlite(source))?;
             self.store = Store { unwritten: std::mem::take(&mut self.store.unwritten), ..store };
             self.is_stand_in = false;
         }

@@ -88,7 +88,7 @@ struct Slot {
     mel: Box<[MelFrame]>,
     /// Sum and sum of squares of a block.
     sums: Box<[[f64; 2]]>,
-    /// Samples for the mirrored edge of a full span, as 16 bits of their block's peak: 16 bits of full scale would show in
+    /// Samples for the mirrored edges of a span, as 16 bits of their block's peak: 16 bits of full scale would show in
     /// the first two windows after a quiet start, and the model's answer with them.
     history: Box<[i16]>,
     /// What a unit of a block's history is worth.

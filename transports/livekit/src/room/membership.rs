@@ -101,6 +101,8 @@ impl Membership {
         self.room = join.room.as_ref().map(|room| room.name.clone()).unwrap_or_default();
         (self.offered, self.publisher_up, self.subscriber_up, self.offer, self.answer) = (false, false, false, None, None);
         self.subscribes = join.subscriber_primary;
+        let codecs = &join.enabled_publish_codecs; // the answer to our offer says it for certain, some round trips later
+        self.takes_red = codecs.is_empty() || codecs.iter().any(|codec| codec.mime.eq_ignore_ascii_case("audio/red"));
         self.mail.rejoined();
         self.subscribed.rejoined();
         for track in &mut self.published {

@@ -80,6 +80,7 @@ pub(crate) fn begin(beginning: Beginning) -> Room {
     let (requests, requests_in) = mpsc::channel(super::REQUESTS_MAX);
     let now = Instant::now();
     membership.joined(&join, now);
+    shared.takes_red.store(membership.takes_red, Ordering::Relaxed);
     let outage = Some(Outage { since: now, until: now + MEDIA_UP_MAX, back_by: Some(BackBy::Join), tries: 0 });
     let shared_by_task = shared.clone();
     let session =

@@ -63,6 +63,12 @@ async fn two_participants_hear_each_other_in_opus() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_takes_no_red_is_sent_opus_alone() {
+    for without_red in [true, false] {
+        let Some(server) = Server::start_with(ServerSettings { without_red, ..ServerSettings::default() }).await else { return };
+        let options = person::options(server.url().as_str(), &server.token("room", "ann"), "ann", Codec::Opus);
+        let (room, _events) = livekit().join(options).await.expect("let in");
+        assert_eq!(room.takes_red(), !without_red, "known from the join, for whoever is called at once");
+    }
     hear_each_other(ServerSettings { without_red: true, ..ServerSettings::default() }, Codec::Opus, "audio/opus").await;
 }
 
