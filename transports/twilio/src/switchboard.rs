@@ -6,6 +6,9 @@ use crate::token::Tokens;
 use crate::{stream, webhook};
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderValue, header};
+use axum::middleware::map_response;
+use axum::response::Response;
 use axum::routing::{get, post};
 use std::collections::{BTreeMap, HashSet};
 use std::future::{Future, ready};
@@ -76,8 +79,15 @@ pub fn router(settings: TwilioSettings, switchboard: Arc<dyn Switchboard>, count
         .route("/twilio/voice", post(webhook::voice))
         .route("/twilio/status", post(webhook::status))
         .layer(DefaultBodyLimit::max(FORM_BYTES_MAX))
+        .layer(map_response(closing))
         .route("/twilio/stream/{call_sid}", get(stream::upgrade))
         .with_state(desk)
+}
+
+/// Each webhook has a connection of its own: one kept open would be closed by a restart just as the next call is asked about.
+async fn closing(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// Longest webhook body, in bytes; Twilio's forms have about 1 KiB.
