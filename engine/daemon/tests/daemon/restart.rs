@@ -22,8 +22,11 @@ async fn a_restart_loses_no_call_the_old_process_talks_on_while_the_new_one_answ
         // who calls while nobody is there waits in the socket that systemd holds
         let (meanwhile, ()) = tokio::join!(call(&phone, conversation(&["My kitchen sink is leaking."])), host.restart());
         assert!(meanwhile.utterances[0].response_ms.is_some(), "and is answered by the new process");
-        let told = String::from_utf8(host.voiced(&["check", "--live"]).stdout).expect("text");
-        assert!(told.contains("draining") && told.contains("takes calls") && told.matches("phone-CA").count() == 1, "{told}");
+        until("the old call alone is left, and told of", async || {
+            let told = String::from_utf8(host.voiced(&["check", "--live"]).stdout).expect("text");
+            told.contains("draining") && told.contains("takes calls") && told.matches("phone-CA").count() == 1
+        })
+        .await;
         let fresh = call(&phone, conversation(&["My kitchen sink is leaking."])).await;
         assert_eq!(fresh.outcome, Outcome::CallerHungUp);
         assert!(host.log().contains(&fresh.call_sid), "the new process took it");
