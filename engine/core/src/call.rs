@@ -199,7 +199,7 @@ impl Leg {
             self.act(act, now, line, emit);
         }
         self.acts.clear();
-        self.playout.may_begin(!self.turns.may_go_on());
+        self.playout.let_begin(!self.turns.may_go_on());
         let turn = self.turns.turn();
         let turns = &mut self.turns;
         self.playout.tick(now, line, &mut |event| match event {

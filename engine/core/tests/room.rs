@@ -15,7 +15,7 @@ use voiced_core::hear::opus::OpusEar;
 use voiced_core::hear::order::{Next, Order};
 use voiced_core::hear::stretch::{lengthen, shorten};
 use voiced_core::id::TurnId;
-use voiced_core::leg::{ChunkEnd, HeardUntil, LegSettings, SpeechChunk};
+use voiced_core::leg::{ChunkEnd, Command, HeardUntil, LegSettings, SpeechChunk};
 use voiced_core::line::ToLine;
 use voiced_core::packet::{Codec, Packet};
 use voiced_core::speak::{Playout, PlayoutEvent};
@@ -362,4 +362,28 @@ fn a_leg_in_a_room_hears_opus_and_gives_back_what_it_was_lent() {
     assert!(leg.strip().is_some());
     assert!(leg.strip().is_none());
     assert!(OpusGear::of(&LegSettings::new(Rate::Hz8000)).unwrap().is_none());
+}
+
+#[test]
+fn a_leg_sends_what_in_band_fec_needs_where_it_is_told_to_and_the_low_delay_mode_else() {
+    for in_band_fec in [true, false] {
+        let settings = LegSettings { in_band_fec, ..LegSettings::new(Rate::Hz48000) };
+        let mut leg = Leg::new();
+        leg.admit(settings);
+        leg.equip(OpusGear::of(&settings).unwrap().unwrap());
+        leg.command(Command::TakeFloor);
+        let sound: Vec<i16> = voice().take(48_000).map(|sample| (sample * 32_767.0) as i16).collect();
+        let (mut chunks, mut sent) = (sound.chunks(960), Vec::new());
+        for now in (0..1_000).step_by(10).map(MediaTime) {
+            leg.hear(now, &mut [0.0; HEARD_LEN]);
+            leg.listen(now, None, None, &mut |_| {});
+            if now.ms() % 20 == 10 {
+                chunks.next().into_iter().for_each(|chunk| leg.speech(&SpeechChunk::new(TURN, 0, ChunkEnd::Nothing, chunk)));
+            }
+            leg.speak(now, &mut |item| sent.extend(if let ToLine::Audio(packet) = item { Some(packet) } else { None }), &mut |_| {});
+        }
+        // RFC 6716, 3.1: configurations below 16 are SILK and hybrid, which alone have FEC
+        let with_silk = sent.iter().filter(|packet| packet.payload()[0] >> 3 < 16).count();
+        assert!(sent.len() > 40 && with_silk == if in_band_fec { sent.len() } else { 0 }, "{with_silk} of {}", sent.len());
+    }
 }

@@ -50,7 +50,7 @@ pub(crate) struct Shared {
     pub counters: Arc<RoomCounters>,
     /// A bit for each of our tracks that is silent.
     pub muted: AtomicU64,
-    /// The server has agreed to RED.
+    /// The server takes RED, as it said at the join.
     pub takes_red: AtomicBool,
     /// Who is there, as of the last update.
     pub view: Mutex<View>,
@@ -211,7 +211,7 @@ impl Room {
         self.request(Request::Send { value, to: vec![request.from.clone()], speaker: None, reliable: true })
     }
 
-    /// Our packets go out with the one before beside them (RED): what a room's server agreed to, once it is connected.
+    /// The server takes Opus with the packet before beside each (RED).
     pub fn takes_red(&self) -> bool {
         self.shared.takes_red.load(Ordering::Relaxed)
     }

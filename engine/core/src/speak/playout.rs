@@ -245,8 +245,8 @@ impl Playout {
     }
 
     /// False: a reply of which nothing was sent waits; guests are heard meanwhile.
-    pub fn may_begin(&mut self, may: bool) {
-        self.may_begin = may;
+    pub fn let_begin(&mut self, may_begin: bool) {
+        self.may_begin = may_begin;
     }
 
     /// The reply may be heard, but nothing of it has come yet.

@@ -32,7 +32,7 @@ const EDGE_MAX: f32 = 0.1;
 const TAIL_WINDOWS: u32 = 3;
 /// The loudest level fades by this factor per frame (half in 7 s), so that a click is forgotten.
 const PEAK_FADE: f32 = 0.999;
-/// Sound this strong is taken for a caller who goes on until the model has judged it, in ms: two windows and what is left of a third.
+/// Sound as strong as a word's is unjudged for so long, in ms: two windows, and what is left of the one in which it began.
 const UNJUDGED_MS: u64 = 80;
 /// Rise of the noise floor per frame, 0.9 dB a second: slower than any word.
 const FLOOR_RISE: f32 = 1.002;

@@ -49,8 +49,6 @@ pub(crate) struct Membership {
     /// The server offers a connection to listen.
     subscribes: bool,
     connected: bool,
-    /// The server has agreed to RED.
-    pub takes_red: bool,
     pub out: Out,
 }
 
@@ -88,7 +86,6 @@ impl Membership {
             subscriber_up: false,
             subscribes: true,
             connected: false,
-            takes_red: true,
             out: Out::default(),
         }
     }
@@ -101,8 +98,6 @@ impl Membership {
         self.room = join.room.as_ref().map(|room| room.name.clone()).unwrap_or_default();
         (self.offered, self.publisher_up, self.subscriber_up, self.offer, self.answer) = (false, false, false, None, None);
         self.subscribes = join.subscriber_primary;
-        let codecs = &join.enabled_publish_codecs; // the answer to our offer says it for certain, some round trips later
-        self.takes_red = codecs.is_empty() || codecs.iter().any(|codec| codec.mime.eq_ignore_ascii_case("audio/red"));
         self.mail.rejoined();
         self.subscribed.rejoined();
         for track in &mut self.published {
@@ -161,10 +156,7 @@ impl Membership {
                 self.out.orders.push(Order::Offer { id: offer.id, sdp: offer.sdp.clone() });
                 self.offer = Some(offer);
             }
-            FromServer::Answer(answer) => {
-                self.takes_red = answer.sdp.to_ascii_lowercase().contains(" red/48000");
-                self.out.orders.push(Order::Answer { sdp: answer.sdp });
-            }
+            FromServer::Answer(answer) => self.out.orders.push(Order::Answer { sdp: answer.sdp }),
             FromServer::Trickle(trickle) => self.trickled(&trickle),
             FromServer::Update(update) => self.updated(&update.participants),
             FromServer::TrackPublished(proto::TrackPublishedResponse { cid, track }) => {

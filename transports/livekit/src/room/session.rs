@@ -80,7 +80,7 @@ pub(crate) fn begin(beginning: Beginning) -> Room {
     let (requests, requests_in) = mpsc::channel(super::REQUESTS_MAX);
     let now = Instant::now();
     membership.joined(&join, now);
-    shared.takes_red.store(membership.takes_red, Ordering::Relaxed);
+    shared.takes_red.store(takes_red(&join), Ordering::Relaxed);
     let outage = Some(Outage { since: now, until: now + MEDIA_UP_MAX, back_by: Some(BackBy::Join), tries: 0 });
     let shared_by_task = shared.clone();
     let session =
@@ -89,6 +89,11 @@ pub(crate) fn begin(beginning: Beginning) -> Room {
     offer_relays(&shared, join.ice_servers);
     tokio::spawn(session.run());
     Room { requests, shared }
+}
+
+/// A server that does not list what it takes is taken for one of the defaults, which have RED.
+fn takes_red(join: &proto::JoinResponse) -> bool {
+    join.enabled_publish_codecs.is_empty() || join.enabled_publish_codecs.iter().any(|codec| codec.mime.eq_ignore_ascii_case("audio/red"))
 }
 
 /// Tells the media thread of the server's relays as soon as their names are looked up; a join does not wait for that.
@@ -138,7 +143,6 @@ impl Session {
     pub async fn flush(&mut self) {
         let out = std::mem::take(&mut self.membership.out);
         self.shared.muted.store(self.membership.muted(), Ordering::Relaxed);
-        self.shared.takes_red.store(self.membership.takes_red, Ordering::Relaxed);
         for order in out.orders {
             self.order(order);
         }
