@@ -3,8 +3,9 @@
 #![allow(missing_docs)] // divan names the benches by their functions
 
 use std::borrow::Cow;
-use std::io::Cursor;
+use std::io::{Cursor, Read as _, Write as _};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,6 +13,8 @@ use divan::counter::ItemsCount;
 use divan::{Bencher, black_box, black_box_drop};
 use ort::session::Session;
 use ort::value::TensorRef;
+use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
 use serde::Deserialize;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 use voiced_benches::Speech;
@@ -235,6 +238,90 @@ fn end_of_turn_features_10_ms(bencher: Bencher<'_, '_>) {
     let frames: Vec<HeardFrame> = (0..100).map(|_| std::array::from_fn(|_| speech.next_sample())).collect();
     let mut frames = frames.iter().cycle();
     bencher.with_inputs(|| frames.next().expect("they go round")).bench_local_values(|frame| features.push(0, black_box(frame)));
+}
+
+/// Bytes of a provider's messages: some words, 100 ms of mu-law, 100 ms of a voice in Base64.
+const MESSAGES: [usize; 3] = [200, 800, 2_200];
+
+/// What TLS adds to a message to a provider.
+#[divan::bench(args = MESSAGES)]
+fn provider_tls_seal(bencher: Bencher<'_, '_>, bytes: usize) {
+    let (mut client, _server) = tls_pair(&Tls::new());
+    let message = vec![7; bytes];
+    let mut wire = Vec::with_capacity(2 * bytes);
+    bencher.bench_local(|| {
+        wire.clear();
+        client.writer().write_all(black_box(&message)).expect("there is room");
+        client.write_tls(&mut wire).expect("there is room")
+    });
+}
+
+/// What TLS adds to a message from a provider.
+#[divan::bench(args = MESSAGES)]
+fn provider_tls_open(bencher: Bencher<'_, '_>, bytes: usize) {
+    let (mut client, mut server) = tls_pair(&Tls::new());
+    let message = vec![7; bytes];
+    let sealed = || {
+        let mut wire = Vec::with_capacity(2 * bytes);
+        server.writer().write_all(&message).expect("there is room");
+        server.write_tls(&mut wire).expect("there is room");
+        wire
+    };
+    let mut text = vec![0; bytes];
+    bencher.with_inputs(sealed).bench_local_values(|wire| {
+        client.read_tls(&mut &wire[..]).expect("there is room");
+        client.process_new_packets().expect("sealed by the other");
+        client.reader().read_exact(&mut text).expect("a whole message");
+    });
+}
+
+/// A connection to a provider that was met before: what both sides compute for it.
+#[divan::bench]
+fn provider_tls_handshake_of_both_sides(bencher: Bencher<'_, '_>) {
+    let tls = Tls::new();
+    tls_pair(&tls);
+    bencher.bench_local(|| tls_pair(&tls));
+}
+
+/// Two who trust each other.
+struct Tls {
+    client: Arc<ClientConfig>,
+    server: Arc<ServerConfig>,
+}
+
+impl Tls {
+    fn new() -> Self {
+        let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).expect("a key");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add(certified.cert.der().clone()).expect("a certificate");
+        let client = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().expect("versions");
+        let server = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
+        let server = server.with_no_client_auth().with_single_cert(vec![certified.cert.der().clone()], key).expect("a certificate");
+        Self { client: Arc::new(client.with_root_certificates(roots).with_no_client_auth()), server: Arc::new(server) }
+    }
+}
+
+fn tls_pair(tls: &Tls) -> (ClientConnection, ServerConnection) {
+    let name = ServerName::try_from("localhost").expect("a name");
+    let mut client = ClientConnection::new(tls.client.clone(), name).expect("a client");
+    let mut server = ServerConnection::new(tls.server.clone()).expect("a server");
+    while client.is_handshaking() || server.is_handshaking() || server.wants_write() {
+        let mut wire = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut wire).expect("there is room");
+        }
+        server.read_tls(&mut &wire[..]).expect("there is room");
+        server.process_new_packets().expect("the client keeps to TLS");
+        wire.clear();
+        while server.wants_write() {
+            server.write_tls(&mut wire).expect("there is room");
+        }
+        client.read_tls(&mut &wire[..]).expect("there is room");
+        client.process_new_packets().expect("the server keeps to TLS");
+    }
+    (client, server)
 }
 
 fn windows(calls: usize) -> Vec<[f32; VAD_WINDOW]> {

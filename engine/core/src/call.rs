@@ -218,6 +218,11 @@ impl Leg {
         self.hang_up_if_due(now, line);
     }
 
+    /// A reply waits for a caller who may be going on.
+    pub fn holds_reply_back(&self) -> bool {
+        self.playout.is_held_back()
+    }
+
     /// A turn has ended and its reply has not begun: [`Leg::speak`] may be called again within the tick once some has come.
     pub fn awaits_speech(&self) -> bool {
         self.playout.awaits_sound()

@@ -26,9 +26,10 @@ const ANSWER_MS: u64 = 8_000;
 /// Every so many lines one is said over the agent, this long after it began.
 const BARGE_IN_EVERY: usize = 4;
 const BARGE_IN_AFTER_MS: u64 = 800;
-/// Calls start this far apart, so that they are not in step; many within `STAGGER_ALL`.
+/// Calls start this far apart, so that they are not in step; many within `STAGGER_ALL`, and never more than 40 a second.
 const STAGGER: Duration = Duration::from_millis(97);
 const STAGGER_ALL: Duration = Duration::from_secs(8);
+const STAGGER_MIN: Duration = Duration::from_millis(25);
 /// What callers say when no recordings are given, spoken by the offline voice.
 const LINES: [&str; 8] = [
     "Hello, my kitchen sink is leaking, and there is water all over the floor.",
@@ -99,7 +100,7 @@ pub struct PhoneArgs {
     /// Calls at once.
     #[arg(long, default_value_t = 1)]
     calls: usize,
-    /// Length of each call.
+    /// How long all of them talk; each call lasts as much longer as it takes to place them all.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
     /// Write each call's recording here.
@@ -154,9 +155,10 @@ async fn phones(args: &PhoneArgs) -> Result<ExitCode> {
         public_url: args.public_url.parse().context("--public-url")?,
     }));
     let mut calls = JoinSet::new();
-    let stagger = STAGGER.min(STAGGER_ALL / args.calls.max(1) as u32);
+    let stagger = STAGGER.min(STAGGER_ALL / args.calls.max(1) as u32).max(STAGGER_MIN);
+    let length = Duration::from_secs(args.seconds) + stagger * (args.calls.max(1) - 1) as u32;
     for number in 0..args.calls {
-        let (phone, script) = (Arc::clone(&phone), script(&lines, number, args.seconds));
+        let (phone, script) = (Arc::clone(&phone), script(&lines, number, length));
         calls.spawn(async move {
             tokio::time::sleep(stagger * number as u32).await;
             phone.call(script, &|_: u64, _: PhoneEvent<'_>| {}).await
@@ -191,26 +193,30 @@ async fn phones(args: &PhoneArgs) -> Result<ExitCode> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn script(lines: &[(String, Vec<i16>)], number: usize, seconds: u64) -> CallScript {
-    let mut steps = vec![Step::Listen { quiet_ms: QUIET_MS, at_most_ms: ANSWER_MS }];
+fn script(lines: &[(String, Vec<i16>)], number: usize, length: Duration) -> CallScript {
+    let limit_ms = length.as_millis() as u64;
+    let listen = Step::Listen { quiet_ms: QUIET_MS, at_most_ms: ANSWER_MS };
+    // callers know nothing of each other: each interrupts at another of its turns, and none the greeting
+    let interrupts = |count: usize| count > 0 && (count + number) % BARGE_IN_EVERY == BARGE_IN_EVERY - 1;
+    let mut steps = vec![listen.clone()];
     let mut planned_ms = 0;
     // each call begins elsewhere in the recordings
     for (count, (name, pcm8k)) in lines.iter().cycle().skip(number * 7 % lines.len()).enumerate() {
-        if planned_ms > seconds * 1_000 {
+        if planned_ms > limit_ms {
             break;
         }
         planned_ms += pcm8k.len() as u64 / 8 + QUIET_MS;
         let (pcm8k, label) = (pcm8k.clone(), name.clone());
-        if count % BARGE_IN_EVERY == BARGE_IN_EVERY - 1 {
+        if interrupts(count) {
             steps.push(Step::SayOver { after_agent_ms: BARGE_IN_AFTER_MS, pcm8k, label });
         } else {
             steps.push(Step::Say { pcm8k, label });
         }
-        if (count + 1) % BARGE_IN_EVERY != BARGE_IN_EVERY - 1 {
-            steps.push(Step::Listen { quiet_ms: QUIET_MS, at_most_ms: ANSWER_MS });
+        if !interrupts(count + 1) {
+            steps.push(listen.clone());
         }
     }
-    CallScript { steps, limit_ms: seconds * 1_000 }
+    CallScript { steps, limit_ms }
 }
 
 fn figures(reports: &[CallReport], failed: usize) -> serde_json::Value {

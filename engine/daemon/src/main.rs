@@ -33,6 +33,11 @@ mod traces;
 
 use std::process::ExitCode;
 
+/// In tests, one that counts: `memory`.
+#[cfg(not(test))]
+#[global_allocator]
+static HEAP: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // two are linked, by different crates, and rustls refuses to choose; it can only be chosen once, which is here
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

@@ -80,6 +80,13 @@ impl LineEnd {
         self.due_us.store(us.max(1), Ordering::Relaxed);
     }
 
+    /// A reply that is due is held back for the caller: its delay is not ours.
+    fn put_off(&self) {
+        if self.due_us.load(Ordering::Relaxed) > 0 {
+            self.due(Instant::now());
+        }
+    }
+
     fn take_due(&self) -> Option<Instant> {
         // looked at first: a swap for each packet would take the cache line from the call each time
         let us = if self.due_us.load(Ordering::Relaxed) > 0 { self.due_us.swap(0, Ordering::Relaxed) } else { 0 };
@@ -166,6 +173,7 @@ pub(crate) struct SlotPort {
     /// Rung for what goes to the line: its own where it is direct.
     line_bell: Arc<Bell>,
     each_packet: Arc<AtomicBool>,
+    line_end: Option<Arc<LineEnd>>,
 }
 
 impl SlotPort {
@@ -207,7 +215,7 @@ impl SlotPort {
     }
 
     pub(crate) fn speak(&mut self, leg: &mut Leg, now: MediaTime, meter: &Meter) {
-        let Self { outgoing, events, agent, news, .. } = self;
+        let Self { outgoing, events, agent, news, line_end, .. } = self;
         leg.speak(
             now,
             &mut |item| {
@@ -219,6 +227,11 @@ impl SlotPort {
                 count(events.push(event).is_ok(), meter);
             },
         );
+        if let Some(line_end) = line_end
+            && leg.holds_reply_back()
+        {
+            line_end.put_off();
+        }
         if let Some(agent) = agent {
             leg.speak_alone(now, &mut |packet| {
                 news.agent = true;
@@ -287,6 +300,7 @@ pub(crate) fn open(settings: &PortSettings, gear: Option<OpusGear>) -> (CallPort
         direct(packets, std::mem::replace(&mut outgoing_out, SoundConsumer::closed()))
     });
     let (direct, line_end) = ends.unzip();
+    let slot_line_end = line_end.as_ref().map(|EndOfCall(line_end)| Arc::clone(line_end));
     let line_bell = Arc::clone(direct.as_ref().map_or(&bell, |direct: &DirectLine| &direct.bell));
     (
         CallPort {
@@ -305,7 +319,24 @@ pub(crate) fn open(settings: &PortSettings, gear: Option<OpusGear>) -> (CallPort
             each_packet: Arc::clone(&each_packet),
             line_end,
         },
-        SlotPort { packets, speech, commands, outgoing, events, line, ear, agent, news: News::default(), guests, gear, hearing, bell, line_bell, each_packet },
+        SlotPort {
+            packets,
+            speech,
+            commands,
+            outgoing,
+            events,
+            line,
+            ear,
+            agent,
+            news: News::default(),
+            guests,
+            gear,
+            hearing,
+            bell,
+            line_bell,
+            each_packet,
+            line_end: slot_line_end,
+        },
     )
 }
 

@@ -254,6 +254,11 @@ impl Playout {
         self.state == PlayoutState::Playing && self.reply.sent == 0
     }
 
+    /// A reply waits for a caller who may be going on ([`Playout::let_begin`]).
+    pub fn is_held_back(&self) -> bool {
+        self.awaits_sound() && !self.may_begin
+    }
+
     /// The agent's sound is in the caller's ear, as far as is known.
     pub fn is_audible(&self) -> bool {
         self.state == PlayoutState::Playing && self.reply.heard < self.reply.sent

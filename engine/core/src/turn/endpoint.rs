@@ -91,10 +91,13 @@ impl Endpoint {
     /// The question to put to the model now, if any: as late as its answer is still in time, since the caller may go on,
     /// and only where the answer would count.
     pub fn ask(&mut self, quiet_ms: u64, hint: TranscriptHint) -> Option<AskId> {
+        if self.asked {
+            return None;
+        }
         let [shortest, longest] = [1.0, 0.0].map(|probability| self.wait_if(Some(probability), hint));
         let is_worth_it = longest - shortest > WORTH_MS;
         let is_time = quiet_ms + ANSWER_MS >= shortest;
-        (!self.asked && is_worth_it && is_time).then(|| {
+        (is_worth_it && is_time).then(|| {
             let ask = self.next_ask;
             self.next_ask = AskId(ask.0.wrapping_add(1));
             self.waiting_for = Some(ask);

@@ -20,6 +20,8 @@ const CALLS_MAX: usize = 100;
 #[derive(Serialize, ToSchema)]
 pub struct CallList {
     calls: Vec<CallSummary>,
+    /// Records among them that are damaged and not told; `voiced calls list` says which, and why.
+    unreadable: usize,
 }
 
 /// One of them.
@@ -41,15 +43,11 @@ pub struct CallSummary {
 #[utoipa::path(get, path = "/calls", tag = "host", responses((status = 200, body = CallList)))]
 pub async fn list(State(status): State<Arc<Status>>) -> Result<Json<CallList>, Refusal> {
     let folder = status.sessions.recorder.folder().to_owned();
-    let calls = spawn_blocking(move || {
-        let told = story::list(&folder, CALLS_MAX).inspect(|call| {
-            if let Err(error) = call {
-                tracing::warn!("a call's record cannot be read: {error:#}");
-            }
-        });
-        told.flatten().map(CallSummary::from).collect()
+    let list = spawn_blocking(move || {
+        let (told, damaged): (Vec<_>, Vec<_>) = story::list(&folder, CALLS_MAX).partition(Result::is_ok);
+        CallList { calls: told.into_iter().flatten().map(CallSummary::from).collect(), unreadable: damaged.len() }
     });
-    Ok(Json(CallList { calls: calls.await.map_err(|_| unreadable())? }))
+    Ok(Json(list.await.map_err(|_| unreadable())?))
 }
 
 /// One call: every decision with its reason, the latencies of each turn, the faults met.

@@ -1,6 +1,6 @@
 //! Fake Cartesia: contexts over one WebSocket, each a phrase, all speaking at once as the real one does.
 
-use super::{Fault, Lab, RequestGuard, gate, ms, voice};
+use super::{Fault, Lab, READ_BUFFER_BYTES, RequestGuard, gate, ms, voice};
 use axum::Router;
 use axum::extract::State;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
@@ -36,7 +36,7 @@ async fn upgrade(State(lab): State<Lab>, headers: HeaderMap, upgrade: WebSocketU
     let fault = if lab.fake.fault.peek().is_at_upgrade() { lab.fake.fault.take() } else { Fault::None };
     match gate(fault, &headers).await {
         Some(refusal) => refusal,
-        None => upgrade.on_upgrade(move |socket| serve(lab, socket)),
+        None => upgrade.read_buffer_size(READ_BUFFER_BYTES).on_upgrade(move |socket| serve(lab, socket)),
     }
 }
 

@@ -4,7 +4,7 @@
 
 mod hearing;
 
-use super::{Fault, Lab, gate};
+use super::{Fault, Lab, READ_BUFFER_BYTES, gate};
 use axum::Router;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Query, State};
@@ -31,7 +31,7 @@ async fn upgrade(State(lab): State<Lab>, headers: HeaderMap, Query(query): Query
     }
     let rate_hz = query.get("sample_rate").and_then(|rate| rate.parse().ok()).unwrap_or(8_000);
     let mulaw = query.get("encoding").is_none_or(|encoding| encoding == "mulaw");
-    upgrade.on_upgrade(move |socket| async move {
+    upgrade.read_buffer_size(READ_BUFFER_BYTES).on_upgrade(move |socket| async move {
         let stream = lab.streams.fetch_add(1, Ordering::Relaxed);
         let hearing = Hearing::new(lab.script.clone(), lab.latency, stream, mulaw, rate_hz);
         let mut listener = Listener { socket, fault, hearing, due: VecDeque::new(), interims: 0, said_at: Instant::now() };

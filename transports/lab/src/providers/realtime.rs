@@ -5,7 +5,7 @@
 mod items;
 
 use super::deepgram::{Hearing, Saying};
-use super::{Answer, Fault, Lab, gate, ms, voice};
+use super::{Answer, Fault, Lab, READ_BUFFER_BYTES, gate, ms, voice};
 use axum::Router;
 use axum::extract::State;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
@@ -40,7 +40,7 @@ async fn upgrade(State(lab): State<Lab>, headers: HeaderMap, upgrade: WebSocketU
         guard.complete();
         return refusal;
     }
-    upgrade.on_upgrade(move |socket| async move {
+    upgrade.read_buffer_size(READ_BUFFER_BYTES).on_upgrade(move |socket| async move {
         let mut model = Model::new(lab);
         if model.run(socket).await {
             guard.complete();

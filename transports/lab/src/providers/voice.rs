@@ -15,15 +15,16 @@ const PIECE_MS: u32 = 100;
 
 /// The pieces of a phrase's sound, 100 ms each.
 pub(super) fn pieces(text: &str, rate_hz: u32) -> Vec<Vec<u8>> {
-    let words = text.split_whitespace().count().max(1) as u32;
-    let samples = words * WORD_MS * rate_hz / 1_000;
-    let sound: Vec<u8> = (0..samples).flat_map(|n| sample(n, rate_hz).to_le_bytes()).collect();
+    let words = text.split_whitespace().count().max(1);
+    // a word is a whole number of periods, so each sounds as the first
+    let word: Vec<u8> = (0..WORD_MS * rate_hz / 1_000).flat_map(|n| sample(n, rate_hz).to_le_bytes()).collect();
+    let sound = word.repeat(words);
     sound.chunks((PIECE_MS * rate_hz / 1_000 * 2) as usize).map(<[u8]>::to_vec).collect()
 }
 
 fn sample(n: u32, rate_hz: u32) -> i16 {
     let word = rate_hz * WORD_MS / 1_000;
-    let in_word = (n % word) as f32 / (word as f32 * SOUNDING);
+    let in_word = n as f32 / (word as f32 * SOUNDING);
     if in_word >= 1.0 {
         return 0;
     }
