@@ -1,5 +1,5 @@
 //! What one call costs, part by part: a line's messages, the codecs, hearing a room, a change of rate, voice activity,
-//! noise cancellation.
+//! noise cancellation, TLS to providers.
 #![allow(missing_docs)] // divan names the benches by their functions
 
 use std::borrow::Cow;
@@ -14,7 +14,7 @@ use divan::{Bencher, black_box, black_box_drop};
 use ort::session::Session;
 use ort::value::TensorRef;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConfig, ServerConnection};
 use serde::Deserialize;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 use voiced_benches::Speech;
@@ -280,6 +280,8 @@ fn provider_tls_open(bencher: Bencher<'_, '_>, bytes: usize) {
 fn provider_tls_handshake_of_both_sides(bencher: Bencher<'_, '_>) {
     let tls = Tls::new();
     tls_pair(&tls);
+    let (again, _) = tls_pair(&tls);
+    assert_eq!(again.handshake_kind(), Some(HandshakeKind::Resumed));
     bencher.bench_local(|| tls_pair(&tls));
 }
 

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::number;
 
 /// A start may take so long, and until all calls are placed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// CPU and memory are read over this much of the time in which all calls talk.
 const READ: f64 = 0.8;
 /// Frames that a phone sends a second; more than one in a hundred late is worth a word.

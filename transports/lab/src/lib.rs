@@ -8,3 +8,6 @@ mod measure;
 pub mod phone;
 pub mod providers;
 pub mod room;
+
+/// Read at once from a WebSocket; the default of 128 KiB is cleared at each read, and hundreds of calls share a core.
+const READ_BUFFER_BYTES: usize = 8_192;

@@ -20,9 +20,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Read at once from a socket; the default of 128 KiB is cleared at each read, and hundreds of streams share a core.
-const READ_BUFFER_BYTES: usize = 8_192;
-
 /// How slow the providers are. The defaults are the delays of the bench.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Latency {

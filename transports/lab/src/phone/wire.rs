@@ -2,6 +2,7 @@
 
 use super::answer::{self, Answer};
 use super::{CallError, PhoneSettings};
+use crate::READ_BUFFER_BYTES;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
@@ -25,9 +26,6 @@ pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(15);
 /// Patience with the stream's handshake.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Read at once from a socket; the default of 128 KiB is cleared at each read, and hundreds of phones share a core.
-const READ_BUFFER_BYTES: usize = 8_192;
 
 /// Buffered on the way to a phone that is to be deaf, in bytes: some ms.
 const FEW_BYTES: u32 = 4_096;

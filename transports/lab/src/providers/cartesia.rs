@@ -1,6 +1,7 @@
 //! Fake Cartesia: contexts over one WebSocket, each a phrase, all speaking at once as the real one does.
 
-use super::{Fault, Lab, READ_BUFFER_BYTES, RequestGuard, gate, ms, voice};
+use super::{Fault, Lab, RequestGuard, gate, ms, voice};
+use crate::READ_BUFFER_BYTES;
 use axum::Router;
 use axum::extract::State;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};

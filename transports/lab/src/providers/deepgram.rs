@@ -4,7 +4,8 @@
 
 mod hearing;
 
-use super::{Fault, Lab, READ_BUFFER_BYTES, gate};
+use super::{Fault, Lab, gate};
+use crate::READ_BUFFER_BYTES;
 use axum::Router;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Query, State};

@@ -5,7 +5,8 @@
 mod items;
 
 use super::deepgram::{Hearing, Saying};
-use super::{Answer, Fault, Lab, READ_BUFFER_BYTES, gate, ms, voice};
+use super::{Answer, Fault, Lab, gate, ms, voice};
+use crate::READ_BUFFER_BYTES;
 use axum::Router;
 use axum::extract::State;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
