@@ -76,15 +76,20 @@ struct LineEnd {
 
 impl LineEnd {
     fn due(&self, at: Instant) {
-        let us = at.saturating_duration_since(self.opened_at).as_micros() as u64;
-        self.due_us.store(us.max(1), Ordering::Relaxed);
+        self.due_us.store(self.us(at), Ordering::Relaxed);
     }
 
     /// A reply that is due is held back for the caller: its delay is not ours.
     fn put_off(&self) {
-        if self.due_us.load(Ordering::Relaxed) > 0 {
-            self.due(Instant::now());
+        let due_us = self.due_us.load(Ordering::Relaxed);
+        if due_us > 0 {
+            // not where the line has just taken it
+            let _ = self.due_us.compare_exchange(due_us, self.us(Instant::now()), Ordering::Relaxed, Ordering::Relaxed);
         }
+    }
+
+    fn us(&self, at: Instant) -> u64 {
+        (at.saturating_duration_since(self.opened_at).as_micros() as u64).max(1)
     }
 
     fn take_due(&self) -> Option<Instant> {
@@ -170,9 +175,8 @@ pub(crate) struct SlotPort {
     pub(crate) gear: Option<OpusGear>,
     pub(crate) hearing: Arc<Hearing>,
     bell: Arc<Bell>,
-    /// Rung for what goes to the line: its own where it is direct.
-    line_bell: Arc<Bell>,
     each_packet: Arc<AtomicBool>,
+    /// Where the line is direct: it has a bell of its own for what goes to it.
     line_end: Option<Arc<LineEnd>>,
 }
 
@@ -245,7 +249,7 @@ impl SlotPort {
     pub(crate) fn announce(&mut self) -> bool {
         let outgoing = std::mem::take(&mut self.news.outgoing);
         if outgoing {
-            self.line_bell.raise();
+            self.line_end.as_ref().map_or(&self.bell, |line_end| &line_end.bell).raise();
         }
         let line = if self.each_packet.load(Ordering::Relaxed) { 1 } else { LINE_TOGETHER };
         let News { events, agent, .. } = self.news;
@@ -301,7 +305,6 @@ pub(crate) fn open(settings: &PortSettings, gear: Option<OpusGear>) -> (CallPort
     });
     let (direct, line_end) = ends.unzip();
     let slot_line_end = line_end.as_ref().map(|EndOfCall(line_end)| Arc::clone(line_end));
-    let line_bell = Arc::clone(direct.as_ref().map_or(&bell, |direct: &DirectLine| &direct.bell));
     (
         CallPort {
             direct,
@@ -333,7 +336,6 @@ pub(crate) fn open(settings: &PortSettings, gear: Option<OpusGear>) -> (CallPort
             gear,
             hearing,
             bell,
-            line_bell,
             each_packet,
             line_end: slot_line_end,
         },

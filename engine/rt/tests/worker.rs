@@ -242,6 +242,34 @@ fn a_direct_line_carries_both_ways_tells_when_a_reply_was_due_and_hangs_up_with_
 }
 
 #[test]
+fn a_reply_held_back_for_the_callers_sound_is_due_when_it_may_begin() {
+    let (mut exchange, mut judge) = Exchange::open(1, BySlot(vec![0.9]));
+    let leg = LegSettings::new(Rate::Hz8000);
+    let mut caller = Caller::new(exchange.link.admit(PortSettings { leg, ear: true, direct: true }).unwrap());
+    let mut line = caller.port.direct.take().unwrap();
+    let (due, mut held_since) = (Instant::now(), None);
+    let first = (0..PATIENCE).find_map(|packet| {
+        // as loud as a word's edge, and not yet known for speech
+        let sent = if held_since.is_some() { caller.faint_packet() } else { caller.packet(packet < 25) };
+        assert!((line.packets)(&sent));
+        exchange.tick();
+        exchange.tick();
+        judge.step();
+        if turn_end(&mut caller).is_some() {
+            caller.port.reply_due(due);
+            held_since = Some(Instant::now());
+        }
+        caller.push_speech();
+        match (line.outgoing)(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(said) => Some(said),
+            Poll::Pending => None,
+        }
+    });
+    let (first, held_since) = (first.expect("it is not held for ever"), held_since.expect("the turn is over"));
+    assert!(first.due_at.is_some_and(|at| at >= held_since), "{first:?}, held since {held_since:?}");
+}
+
+#[test]
 fn a_reply_that_comes_between_two_ticks_begins_before_the_next_and_is_said_once() {
     let (mut exchange, mut judge) = Exchange::open(2, BySlot(vec![0.9, 0.9]));
     let (mut caller, mut other) = (exchange.admit(), exchange.admit());
