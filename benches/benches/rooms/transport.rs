@@ -14,7 +14,7 @@ use crate::subject::{Subject, rooms};
 use crate::{Stage, voice};
 
 /// Rooms of each echo: enough to divide by, few enough that server and callers keep up beside it.
-const OURS: usize = 16;
+const OURS: usize = 64;
 const THEIRS: usize = 6;
 /// After the first echo, until everybody's connections have settled.
 const SETTLE: Duration = Duration::from_secs(3);

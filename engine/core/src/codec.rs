@@ -44,7 +44,8 @@ pub const fn sample_from_mulaw(byte: u8) -> i16 {
 
 /// A 16-bit sample of a ±1 signal, clipped at full scale.
 pub fn sample_from_f32(sample: f32) -> i16 {
-    (sample * FULL_SCALE).round() as i16
+    // `round` is a call into libm where the compiler may not assume SSE 4.1
+    (sample * FULL_SCALE + ROUNDS - ROUNDS) as i16
 }
 
 /// A ±1 sample of a 16-bit signal.
@@ -52,6 +53,8 @@ pub fn f32_from_sample(sample: i16) -> f32 {
     f32::from(sample) / FULL_SCALE
 }
 
+/// Where an f32 has no room for fractions: what is added to it is rounded.
+const ROUNDS: f32 = 12_582_912.0;
 /// 16-bit full scale.
 const FULL_SCALE: f32 = 32_768.0;
 /// Added to a 14-bit size so that every segment begins at a power of two.

@@ -5,7 +5,7 @@
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 #[cfg(not(loom))]
@@ -56,11 +56,6 @@ impl Bell {
         if raised() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// A listener that is polled far more often than the bell is raised.
-    pub(crate) fn listener(self: &Arc<Self>) -> Listener {
-        Listener { bell: Arc::clone(self), registered: None }
-    }
-
     /// When it was raised for what is in the rings now, or earlier.
     pub(crate) fn raised_at(&self) -> Instant {
         self.hung_at + Duration::from_micros(self.raised_us.load(Ordering::Relaxed))
@@ -83,26 +78,6 @@ impl Bell {
         if self.raised.load(Ordering::Acquire) {
             self.waker.wake();
         }
-    }
-}
-
-/// Who waits for a bell among other things, and is woken for those: until the bell is raised a poll only looks.
-pub(crate) struct Listener {
-    bell: Arc<Bell>,
-    /// The waker that the bell has, unless it has rung with it.
-    registered: Option<Waker>,
-}
-
-impl Listener {
-    pub(crate) fn poll_rung(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let is_registered = self.registered.as_ref().is_some_and(|waker| waker.will_wake(context.waker()));
-        // what is raised from here on rings with the waker that is registered
-        if is_registered && !self.bell.raised.load(Ordering::Acquire) {
-            return Poll::Pending;
-        }
-        let rung = self.bell.poll_rung(context);
-        self.registered = rung.is_pending().then(|| context.waker().clone());
-        rung
     }
 }
 

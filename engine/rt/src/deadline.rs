@@ -42,6 +42,12 @@ impl Beat {
         (tick, skipped)
     }
 
+    /// Time since the current tick was due.
+    pub(crate) fn since_due(&self) -> Duration {
+        // `next` counts from the tick that runs
+        (self.start + Duration::from_millis(self.next.saturating_sub(1) * TICK_MS)).elapsed()
+    }
+
     fn due(&self) -> Instant {
         self.start + Duration::from_millis(self.next * TICK_MS)
     }

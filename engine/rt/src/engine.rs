@@ -82,16 +82,24 @@ impl Engine {
             let meter = Arc::clone(link.meter());
             let (bells, stopped) = (link.bells().clone(), Arc::clone(&engine.stop));
             let ringer = spawn(format!("ringer-{number}"), move || bells.run(&stopped));
-            let (rings, stopped, priority) = (ringer.thread().clone(), Arc::clone(&engine.stop), settings.realtime_priority);
+            let stopped = Arc::clone(&engine.stop);
+            let pinned = settings.pin_cores;
+            let judge = spawn(format!("judge-{number}"), move || {
+                // it takes what the audio threads leave of their cores, too
+                if pinned {
+                    realtime::roam();
+                }
+                judge.run(&stopped);
+            });
+            let wakes = Wakes { ringer: ringer.thread().clone(), judge: judge.thread().clone() };
+            let (stopped, priority) = (Arc::clone(&engine.stop), settings.realtime_priority);
             let core = settings.pin_cores.then_some(number);
             engine.meters.push(Arc::clone(&meter));
             engine.threads.push(spawn(format!("audio-{number}"), move || {
                 realtime::apply(priority, core);
-                run(worker, &meter, &rings, &stopped);
+                run(worker, &meter, &wakes, &stopped);
             }));
-            let stopped = Arc::clone(&engine.stop);
-            engine.threads.push(spawn(format!("judge-{number}"), move || judge.run(&stopped)));
-            engine.threads.push(ringer);
+            engine.threads.extend([judge, ringer]);
             engine.links.get_mut().unwrap_or_else(PoisonError::into_inner).push(link);
         }
         Ok(engine)
@@ -136,7 +144,13 @@ impl Drop for Engine {
     }
 }
 
-fn run(mut worker: Worker, meter: &Meter, ringer: &Thread, stop: &AtomicBool) {
+/// Whom the audio thread wakes after a tick that gave them something to do.
+struct Wakes {
+    ringer: Thread,
+    judge: Thread,
+}
+
+fn run(mut worker: Worker, meter: &Meter, wakes: &Wakes, stop: &AtomicBool) {
     let mut beat = Beat::new();
     while !stop.load(Ordering::Relaxed) {
         let (tick, skipped) = beat.wait();
@@ -145,10 +159,13 @@ fn run(mut worker: Worker, meter: &Meter, ringer: &Thread, stop: &AtomicBool) {
         }
         let begun = Instant::now();
         worker.run_once(tick);
-        meter.tick(begun.elapsed());
+        meter.tick(begun.elapsed(), beat.since_due());
+        if worker.has_asked() {
+            wakes.judge.unpark();
+        }
         loop {
             if worker.has_raised() {
-                ringer.unpark();
+                wakes.ringer.unpark();
             }
             if !worker.awaits_speech() || !beat.rest(LOOK_FOR_SPEECH) {
                 break;

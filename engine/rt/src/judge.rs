@@ -24,8 +24,8 @@ use crate::realtime;
 
 /// Questions under way at once. One takes 10 to 45 ms: more than this cannot be answered in time.
 const ASKS_MAX: usize = 8;
-/// How often the judge looks for questions: small beside an inference, cheap beside a core.
-const POLL: Duration = Duration::from_millis(2);
+/// How often the judge looks by itself whether it is to stop.
+const REST: Duration = Duration::from_millis(100);
 /// An answer after this moves no wait any more, in ticks.
 const ANSWER_MAX: f32 = (ANSWER_MS / TICK_MS) as f32;
 /// Share of a new inference in the time that one is expected to take.
@@ -111,11 +111,12 @@ impl Judge {
         Some(Verdict { ask: ask.id, probability })
     }
 
+    /// Works whenever the thread is unparked, until it is to stop.
     pub(crate) fn run(mut self, stop: &Arc<AtomicBool>) {
         realtime::step_back();
         while !stop.load(Ordering::Relaxed) {
             self.step();
-            std::thread::sleep(POLL);
+            std::thread::park_timeout(REST);
         }
     }
 }
@@ -132,7 +133,7 @@ mod tests {
 
     impl TurnJudge for Slow {
         fn judge(&mut self, query: &TurnQuery) -> f32 {
-            (0..self.ticks).for_each(|_| self.meter.tick(Duration::ZERO));
+            (0..self.ticks).for_each(|_| self.meter.tick(Duration::ZERO, Duration::ZERO));
             query.frames as f32
         }
     }

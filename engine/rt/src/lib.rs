@@ -26,5 +26,6 @@ pub use hearing::{Hearing, HearingReading};
 pub use judge::Judge;
 pub use meter::{Meter, MeterReading, STAGES, Shed, Stage, TICK_BUCKETS_US};
 pub use port::{CallPort, DirectLine, PortSettings};
+pub use realtime::leave_audio_cores;
 pub use sound_ring::{Full, Piece, SoundConsumer, SoundProducer};
 pub use worker::{Worker, WorkerLink};

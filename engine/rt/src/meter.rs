@@ -12,6 +12,9 @@ use crate::hearing::HearingReading;
 /// Upper bounds of the tick-time histogram, µs; the last bucket takes the rest. 10 000 is the deadline.
 pub const TICK_BUCKETS_US: [u64; 12] = [50, 100, 200, 500, 1_000, 2_000, 3_000, 5_000, 7_000, 10_000, 20_000, 50_000];
 
+/// A line's packet: a tick that is over later has missed its slot.
+pub const SLOT: Duration = Duration::from_millis(20);
+
 /// Optional work that the audio threads leave out, each step with those before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
@@ -84,6 +87,7 @@ pub struct Meter {
     ticks: AtomicU64,
     busy_us: AtomicU64,
     overruns: AtomicU64,
+    late: AtomicU64,
     skipped: AtomicU64,
     rings_full: AtomicU64,
     asks_answered: AtomicU64,
@@ -112,6 +116,8 @@ pub struct MeterReading {
     pub busy_us: u64,
     /// Ticks whose work took longer than the tick.
     pub overruns: u64,
+    /// Ticks that were over more than [`SLOT`] after they were due, whether they took long or began late.
+    pub late: u64,
     /// Ticks left out because the thread was too far behind to catch up.
     pub skipped: u64,
     /// Things that found a ring to the rim full and were dropped.
@@ -150,6 +156,7 @@ impl Meter {
             ticks: self.ticks.load(Relaxed),
             busy_us: self.busy_us.load(Relaxed),
             overruns: self.overruns.load(Relaxed),
+            late: self.late.load(Relaxed),
             skipped: self.skipped.load(Relaxed),
             rings_full: self.rings_full.load(Relaxed),
             asks_answered: self.asks_answered.load(Relaxed),
@@ -192,11 +199,15 @@ impl Meter {
         self.underruns.fetch_add(u64::from(new.underruns), Relaxed);
     }
 
-    pub(crate) fn tick(&self, took: Duration) {
+    /// A tick is over that took so long, this much after it was due.
+    pub(crate) fn tick(&self, took: Duration, since_due: Duration) {
         let us = took.as_micros() as u64;
         self.busy_us.fetch_add(us, Relaxed);
         if us > 10_000 {
             self.overruns.fetch_add(1, Relaxed);
+        }
+        if since_due > SLOT {
+            self.late.fetch_add(1, Relaxed);
         }
         let bucket = TICK_BUCKETS_US.iter().position(|&bound| us <= bound).unwrap_or(TICK_BUCKETS_US.len());
         self.histogram[bucket].fetch_add(1, Relaxed);

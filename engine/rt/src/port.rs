@@ -205,7 +205,6 @@ impl SlotPort {
         count(self.events.push(event).is_ok(), meter);
     }
 
-    /// The leg's last step.
     /// Takes what has come of the agent's speech, as far as the playout has room; false when nothing has.
     pub(crate) fn take_speech(&mut self, leg: &mut Leg) -> bool {
         let mut any = false;
@@ -218,6 +217,7 @@ impl SlotPort {
         any
     }
 
+    /// The leg's last step.
     pub(crate) fn speak(&mut self, leg: &mut Leg, now: MediaTime, meter: &Meter) {
         let Self { outgoing, events, agent, news, line_end, .. } = self;
         leg.speak(
@@ -347,10 +347,10 @@ fn direct(mut packets: SoundProducer<Packet>, mut outgoing: SoundConsumer<ToLine
     let end = Arc::new(LineEnd { bell: Arc::clone(&bell), is_over: AtomicBool::new(false), opened_at, due_us: AtomicU64::new(0) });
     let call = EndOfCall(Arc::clone(&end));
     // the ring is looked at after the bell only, and until it is empty: a poll comes with each packet of the caller
-    let (mut listener, mut holds_something) = (bell.listener(), false);
+    let mut holds_something = false;
     let source = move |context: &mut Context<'_>| loop {
         if !holds_something {
-            ready!(listener.poll_rung(context));
+            ready!(end.bell.poll_rung(context));
             holds_something = true;
         }
         let is_over = end.is_over.load(Ordering::Acquire); // before the ring: what was said last is taken first

@@ -104,6 +104,8 @@ pub struct Worker {
     awaiting: Vec<usize>,
     /// A bell was raised.
     raised: bool,
+    /// The judge has something to do.
+    asked: bool,
 }
 
 impl Worker {
@@ -140,6 +142,7 @@ impl Worker {
             probabilities: vec![0.0; limit],
             awaiting: Vec::with_capacity(limit),
             raised: false,
+            asked: false,
         };
         (worker, WorkerLink { admissions: admissions_in, meter, bells: Bells::default(), limit }, judge)
     }
@@ -193,6 +196,11 @@ impl Worker {
     /// True once after bells were raised.
     pub fn has_raised(&mut self) -> bool {
         std::mem::take(&mut self.raised)
+    }
+
+    /// True once after the judge was given something to do.
+    pub fn has_asked(&mut self) -> bool {
+        std::mem::take(&mut self.asked)
     }
 
     /// What is taken up again begins anew: it has missed sound.
@@ -318,7 +326,12 @@ impl Worker {
             }
             let mut emit = |event| port.tell(event, &self.meter);
             let ask = slot.leg.listen(media_time(tick, slot.since), slot.probability, slot.verdict.take(), &mut emit);
-            let Some(features) = features else { continue };
+            let Some(features) = features else {
+                if self.shed == Shed::TurnModel && matches!(ask, TurnAsk::Query { .. }) {
+                    self.meter.ask_dropped();
+                }
+                continue;
+            };
             match ask {
                 TurnAsk::Nothing => {}
                 TurnAsk::Forget => features.reset(index),
@@ -328,6 +341,7 @@ impl Worker {
                         features.query(index, frames_ago, &mut query);
                         // as many places as boxes
                         let _ = self.judge.asks.push(Ask { slot: index, call: slot.call, id, asked_at: self.meter.ticks(), query });
+                        self.asked = true;
                     }
                 },
             }
@@ -363,6 +377,7 @@ impl Worker {
                 self.meter.heard(&port.hearing.update(&slot.leg.counters()));
                 port.gear = slot.leg.strip();
                 let _ = self.judge.retired.push(port); // room was just seen, and nobody else pushes
+                self.asked = true;
             }
             self.live.swap_remove(at);
             self.free.push(index);

@@ -56,6 +56,23 @@ fn a_call_hears_the_same_alone_as_among_31_others() {
 }
 
 #[test]
+fn calls_that_join_and_leave_never_disturb_a_neighbour() {
+    let (mut alone, mut together) = (silero(40), silero(40));
+    let mut voices: Vec<Voice> = (0..40).map(Voice::new).collect();
+    for turn in 0..60 {
+        let windows: Vec<Window> = voices.iter_mut().map(Voice::next_window).collect();
+        let here: Vec<usize> = (0..40).filter(|call| *call == 21 || (turn / 7 + call) % 5 > 1).collect();
+        let heard: Vec<Window> = here.iter().map(|call| windows[*call]).collect();
+        let (mut one, mut all) = ([0.0], vec![0.0; here.len()]);
+        alone.run(&[21], &windows[21..22], &mut one);
+        together.run(&here, &heard, &mut all);
+        let place = here.iter().position(|call| *call == 21).unwrap();
+        assert_eq!(one[0].to_bits(), all[place].to_bits(), "window {turn}");
+        together.reset(turn % 20);
+    }
+}
+
+#[test]
 fn a_slot_that_was_reset_hears_as_a_new_one() {
     let mut silero = silero(2);
     let mut voice = Voice::new(1);

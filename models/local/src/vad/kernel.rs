@@ -55,6 +55,17 @@ impl Kernel {
         Self::Portable(Box::new(Net::new(weights)))
     }
 
+    /// All that this processor can run.
+    #[cfg(test)]
+    pub(super) fn available(weights: &Weights) -> Vec<Self> {
+        let mut all = vec![Self::new(weights), Self::portable(weights)];
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            all.push(Self::Avx2(Box::new(Net::new(weights))));
+        }
+        all
+    }
+
     pub(super) fn instruction_set(&self) -> &'static str {
         match self {
             #[cfg(target_arch = "x86_64")]

@@ -45,9 +45,15 @@ impl Kernel {
         Self::Portable(Box::new(Network::new(weights)))
     }
 
+    /// All that this processor can run.
     #[cfg(test)]
-    pub(super) fn portable_in_wide_blocks(weights: Weights) -> Self {
-        Self::PortableWide(Box::new(Network::new(weights)))
+    pub(super) fn available(weights: impl Fn() -> Weights) -> Vec<Self> {
+        let mut all = vec![Self::new(weights()), Self::portable(weights()), Self::PortableWide(Box::new(Network::new(weights())))];
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            all.push(Self::Avx2(Box::new(Network::new(weights()))));
+        }
+        all
     }
 
     pub(super) fn instruction_set(&self) -> &'static str {
