@@ -41,6 +41,8 @@ pub(crate) const NAMED: &[(&str, &str)] = &[
 ];
 /// Lists whose items have no comma in them: a variable may give them comma separated.
 pub(crate) const COMMA_SEPARATED: &[&str] = &["http.api_keys", "http.cors_origins", "server.trusted_proxies"];
+/// Texts that may be a list, best first.
+const CHAINS: &[&str] = &["agent.stt", "agent.llm", "agent.tts"];
 /// `VOICED_` variables that are not keys.
 const NOT_KEYS: &[&str] = &["VOICED_CONFIG", "VOICED_LOG", "VOICED_LOG_JSON", "VOICED_CACHE"];
 
@@ -114,13 +116,13 @@ fn merge(into: &mut Table, default: &Table, layer: Table, path: &mut Vec<String>
                     merge(into, below, layer, path, from, problems);
                 }
             }
-            (Some(known), value) if known.type_str() == value.type_str() => {
+            (Some(known), value) if known.type_str() == value.type_str() || (value.is_array() && CHAINS.contains(&path.join(".").as_str())) => {
                 into.insert(key, value);
             }
             (Some(known), value) => problems.push(Problem {
                 key: path.join("."),
                 from: from.into(),
-                what: format!("is a {}, must be a {}, e.g. {known}", value.type_str(), known.type_str()),
+                what: format!("is of type {}, must be {}, e.g. {known}", value.type_str(), known.type_str()),
             }),
         }
         path.pop();

@@ -27,11 +27,33 @@ fn the_environment_wins_over_the_file_and_the_file_over_the_default() {
 }
 
 #[test]
+fn the_settings_that_the_readme_shows_are_taken_also_those_that_it_shows_commented_out() {
+    let readme = include_str!("../../README.md");
+    let blocks: Vec<_> = readme.split("```toml\n").skip(1).filter_map(|behind| behind.split("```").next()).collect();
+    let read = |block: &str| voiced_config::load(Some(("voiced.toml", block)), environment(&[("CRM_TOKEN", "key")]));
+    for block in &blocks {
+        read(&block.replace("\n# ", "\n")).unwrap_or_else(|problems| panic!("{problems:?} in\n{block}"));
+    }
+    let agent = read(blocks[0]).unwrap().agent;
+    assert_eq!((agent.stt.as_str(), agent.llm.as_str()), ("deepgram/nova-3:en, local/whisper-tiny.en", "openai/gpt-4o-mini, local/script"));
+    assert_eq!(read(blocks[1]).unwrap().agent.tools.len(), 1);
+    // no other text is a list, and a list has texts alone
+    let told = problems("[agent]\nprompt = [\"x\"]\ngoodbye = 1\nstt = [7]\n", &[]).join("\n");
+    for expected in [
+        "agent.prompt (voiced.toml): is of type array, must be string",
+        "agent.goodbye (voiced.toml)",
+        "agent.stt (merged settings): has an item that is no text",
+    ] {
+        assert!(told.contains(expected), "{expected} is not told in\n{told}");
+    }
+}
+
+#[test]
 fn every_problem_is_told_at_once_with_its_mend() {
     let told = problems("[agent]\nsst = \"x\"\n[turn]\nlead_ms = \"long\"\n[engine]\nthreads = 0\n", &[("VOICED_AGENT__TTTS", "x"), ("PORT", "http")]);
     let expected = [
         "agent.sst (voiced.toml): unknown key; did you mean `agent.stt`?",
-        "turn.lead_ms (voiced.toml): is a string, must be a integer, e.g. 400",
+        "turn.lead_ms (voiced.toml): is of type string, must be integer, e.g. 400",
         "agent.ttts (environment variable VOICED_AGENT__TTTS): unknown key; did you mean `agent.tts`?",
         "server.port (environment variable PORT): \"http\" is not a whole number",
         "engine.threads (merged settings): 0 is out of range, must be 1 to 256",

@@ -4,8 +4,9 @@
 //! `cargo bench -p voiced-benches --bench calls -- [--rows NAME,…] [--from N] [--seconds N] [--hold N] [--speech FOLDER] [--profile]`
 //!
 //! Writes `target/bench/calls.json` and `calls.svg`. `--profile` runs one step of each row and prints where its CPU time
-//! went. A step holds when no call failed or was refused, no tick took longer than 20 ms or was skipped, no phone heard a
-//! gap, and the p95 of responses is within [`RESPONSE_SLACK_MS`] of the first step's.
+//! went. A step holds when no call failed, was refused or was ended by the daemon, no work was left out, no tick was over more
+//! than 20 ms after it was due or was skipped, no phone heard a gap, what callers said was answered, and the p95 of responses
+//! is within [`RESPONSE_SLACK_MS`] of the first step's.
 
 mod plot;
 mod run;
@@ -117,7 +118,7 @@ fn measure(options: &Options) -> Result<(), String> {
             continue;
         };
         println!(
-            "{:<8} {:>4} calls  {:.2} % of the core and {:>4} KB each  response {}/{} ms, {:.1}/{:.1} of it ours  clear {}/{} ms, {:.1}/{:.1} ours  limit: {limit}",
+            "{:<8} {:>4} calls  {:.2} % of the core and {:>4} KB each  response {}/{} ms, {:.1}/{:.1} of it ours  clear {}/{} ms, {:.1}/{:.1} ours  {:.0} % of turns judged  limit: {limit}",
             row.name,
             best.calls,
             best.cpu_percent_per_call,
@@ -129,13 +130,15 @@ fn measure(options: &Options) -> Result<(), String> {
             best.clear.0,
             best.clear.1,
             best.clear_sent.0,
-            best.clear_sent.1
+            best.clear_sent.1,
+            best.turns_judged_percent
         );
         table.push(json!({
             "row": row.name, "models": row.models, "calls_per_core": best.calls, "cpu_percent_per_call": best.cpu_percent_per_call,
             "rss_kb_per_call": best.rss_kb_per_call, "missed_ticks": best.missed_ticks, "seconds": best.seconds,
             "response_ms": { "p50": best.response.0, "p95": best.response.1 }, "clear_ms": { "p50": best.clear.0, "p99": best.clear.1 },
-            "own_response_ms": { "p50": best.own.0, "p95": best.own.1 }, "own_clear_ms": { "p50": best.clear_sent.0, "p99": best.clear_sent.1 }, "limit": limit,
+            "own_response_ms": { "p50": best.own.0, "p95": best.own.1 }, "own_clear_ms": { "p50": best.clear_sent.0, "p99": best.clear_sent.1 },
+            "turns_judged_percent": best.turns_judged_percent, "limit": limit,
         }));
     }
     if options.profile {
@@ -155,10 +158,11 @@ fn measure(options: &Options) -> Result<(), String> {
 /// Raises the calls of a row: the last step that held, what ended it, and all steps.
 fn raise(load: &Load, row: &Row, options: &Options) -> Result<(Option<Step>, String, Vec<Step>), String> {
     let (mut calls, mut held, mut steps) = (options.from, None::<Step>, Vec::<Step>::new());
+    let at_rest_kb = load.at_rest_kb(row.settings)?;
     let mut failed = None;
     let limit = loop {
         eprintln!("{}: {calls} calls, {} s", row.name, options.seconds);
-        let step = load.step(row.settings, calls, options.seconds)?;
+        let step = load.step(row.settings, calls, options.seconds, at_rest_kb)?;
         if options.profile {
             println!("{}: {} calls, {:.2} % of the core each\n{}", row.name, calls, step.cpu_percent_per_call, step.shares);
             return Ok((None, "profile".into(), Vec::new()));
@@ -186,7 +190,7 @@ fn raise(load: &Load, row: &Row, options: &Options) -> Result<(Option<Step>, Str
     let Some(best) = &held else { return Ok((None, limit, steps)) };
     if options.hold > 0 {
         eprintln!("{}: {} calls, held for {} s", row.name, best.calls, options.hold);
-        let long = load.step(row.settings, best.calls, options.hold)?;
+        let long = load.step(row.settings, best.calls, options.hold, at_rest_kb)?;
         eprintln!("    {}", long.line());
         if let Some(fault) = long.fault(u64::MAX) {
             return Ok((Some(long), format!("{limit}; held for {} s: {fault}", options.hold), steps));

@@ -18,6 +18,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const READ: f64 = 0.8;
 /// Frames that a phone sends a second; more than one in a hundred late is worth a word.
 const FRAMES_PER_S: u64 = 50;
+/// Of what callers say, so much is answered at least, in percent: at a step's end some wait for their answer.
+const ANSWERED_MIN: u64 = 90;
 /// The kernel's unit of CPU time in `/proc`, per second.
 const TICKS_PER_S: f64 = 100.0;
 
@@ -44,9 +46,16 @@ pub struct Step {
     pub own: (f64, f64),
     /// From the decision to the clear in Twilio's socket, p50 and p99, ms.
     pub clear_sent: (f64, f64),
+    /// Of the end-of-turn questions, how many the model answered, in percent; the others went by pause and transcript.
+    pub turns_judged_percent: f64,
     /// CPU by thread and by part of the tick, as a table.
     pub shares: String,
+    /// Calls that failed, were refused or were ended by the daemon.
     failed: u64,
+    /// Times that work was left out for want of time.
+    left_out: u64,
+    answered: u64,
+    utterances: u64,
     gaps: u64,
     /// Of the phones: all, about, and those sent late.
     frames: u64,
@@ -72,6 +81,12 @@ impl Step {
         if self.failed > 0 {
             return Some(format!("{} calls failed; {core}", self.failed));
         }
+        if self.left_out > 0 {
+            return Some(format!("optional work was left out at {} calls; {core}", self.calls));
+        }
+        if self.answered * 100 < self.utterances * ANSWERED_MIN {
+            return Some(format!("{} of {} things said were answered at {} calls; {core}", self.answered, self.utterances, self.calls));
+        }
         if self.missed_ticks > 0 {
             return Some(format!("{} ticks missed at {} calls; {core}", self.missed_ticks, self.calls));
         }
@@ -84,7 +99,7 @@ impl Step {
     /// For a person who waits.
     pub fn line(&self) -> String {
         format!(
-            "{:.2} % each, core {:.0} %, phones {:.0} %, {} KB each, response {}/{} ms (own {:.1}/{:.1}), clear {}/{} ms (own {:.1}/{:.1}), {} ticks missed, {} gaps",
+            "{:.2} % each, core {:.0} %, phones {:.0} %, {} KB each, response {}/{} ms (own {:.1}/{:.1}), clear {}/{} ms (own {:.1}/{:.1}), {:.0} % of turns judged, {} ticks missed, {} gaps",
             self.cpu_percent_per_call,
             self.busy_percent,
             self.phones_percent,
@@ -97,6 +112,7 @@ impl Step {
             self.clear.1,
             self.clear_sent.0,
             self.clear_sent.1,
+            self.turns_judged_percent,
             self.missed_ticks,
             self.gaps
         )
@@ -114,23 +130,35 @@ impl Drop for Process {
 }
 
 impl Load {
-    /// Runs a step.
-    pub fn step(&self, settings: &[(&str, &str)], calls: usize, seconds: u64) -> Result<Step, String> {
+    /// Memory of a daemon without calls that has a place for one, in KB.
+    pub fn at_rest_kb(&self, settings: &[(&str, &str)]) -> Result<u64, String> {
         let state = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let others = if self.cores == 2 { "1".to_owned() } else { format!("1-{}", self.cores - 1) };
-        let (_providers, environment) = self.providers(&others)?;
+        let (_providers, environment) = self.providers("0")?;
+        let (daemon, _, _) = self.serve(settings, 1, state.path(), environment)?;
+        Ok(resident_kb(daemon.0.id()))
+    }
+
+    fn serve(&self, settings: &[(&str, &str)], places: usize, state: &Path, environment: BTreeMap<String, String>) -> Result<(Process, String, u16), String> {
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).map_err(|error| error.to_string())?.port();
         let url = format!("http://127.0.0.1:{port}");
         let mut serve = self.pinned("0");
         serve.arg("serve").envs(environment).env("PORT", port.to_string()).env("WEBHOOK_URL", &url).env("TWILIO_AUTH_TOKEN", "bench");
-        serve.env("STATE_DIRECTORY", state.path()).env("VOICED_ENGINE__CALLS_PER_THREAD", calls.to_string()).env("VOICED_ENGINE__THREADS", "1");
+        serve.env("STATE_DIRECTORY", state).env("VOICED_ENGINE__CALLS_PER_THREAD", places.to_string()).env("VOICED_ENGINE__THREADS", "1");
         // as an operator may have it: the unit allows it; where it is not permitted the daemon says so and runs without
         serve.env("VOICED_ENGINE__REALTIME_PRIORITY", "20");
-        serve.envs(settings.iter().copied()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log(state.path(), "serve.log")?);
+        serve.envs(settings.iter().copied()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log(state, "serve.log")?);
         let daemon = Process(serve.spawn().map_err(|error| error.to_string())?);
+        until(|| get(port, "/health").is_some()).ok_or_else(|| format!("voiced serve does not answer:\n{}", tail(state, "serve.log")))?;
+        Ok((daemon, url, port))
+    }
+
+    /// Runs a step; memory is what is used beyond `at_rest_kb`.
+    pub fn step(&self, settings: &[(&str, &str)], calls: usize, seconds: u64, at_rest_kb: u64) -> Result<Step, String> {
+        let state = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let others = if self.cores == 2 { "1".to_owned() } else { format!("1-{}", self.cores - 1) };
+        let (_providers, environment) = self.providers(&others)?;
+        let (daemon, url, port) = self.serve(settings, calls, state.path(), environment)?;
         let pid = daemon.0.id();
-        until(|| get(port, "/health").is_some()).ok_or_else(|| format!("voiced serve does not answer:\n{}", tail(state.path(), "serve.log")))?;
-        let idle_kb = resident_kb(pid);
         let result = state.path().join("phones.json");
         let mut phones = self.pinned(&others);
         phones.args(["lab", "phone", "--url", &url, "--public-url", &url, "--auth-token", "bench"]);
@@ -157,19 +185,24 @@ impl Load {
         let figures = std::fs::read_to_string(&result).map_err(|_| format!("the phones measured nothing:\n{}", tail(state.path(), "phones.log")))?;
         let figures: Value = serde_json::from_str(&figures).map_err(|error| error.to_string())?;
         let percent = |ticks: f64| ticks / TICKS_PER_S / took * 100.0;
+        let (judged, unjudged) = (value(&last, "voiced_turn_asks_answered_total{"), value(&last, "voiced_turn_asks_dropped_total{"));
         Ok(Step {
             calls,
             seconds,
             frames: calls as u64 * (seconds + placing) * FRAMES_PER_S,
             cpu_percent_per_call: percent(spent) / calls as f64,
-            rss_kb_per_call: full_kb.saturating_sub(idle_kb) / calls as u64,
+            rss_kb_per_call: full_kb.saturating_sub(at_rest_kb) / calls as u64,
             missed_ticks: missed(&last),
             response: (number(&figures["response_ms"]["p50"]), number(&figures["response_ms"]["p95"])),
             clear: (number(&figures["barge_in_to_clear_ms"]["p50"]), number(&figures["barge_in_to_clear_ms"]["p99"])),
             own: (quantile(&last, "reply_sent", 0.5), quantile(&last, "reply_sent", 0.95)),
             clear_sent: (quantile(&last, "clear_sent", 0.5), quantile(&last, "clear_sent", 0.99)),
+            turns_judged_percent: judged / (judged + unjudged).max(1.0) * 100.0,
             shares: shares(&before, &after, took),
-            failed: number(&figures["failed"]) + value(&last, "voiced_calls_refused_total") as u64,
+            failed: number(&figures["failed"]) + number(&figures["ended_by_the_agent"]) + value(&last, "voiced_calls_refused_total") as u64,
+            left_out: value(&last, "voiced_shed_total") as u64,
+            answered: number(&figures["answered"]),
+            utterances: number(&figures["utterances"]),
             gaps: number(&figures["gaps"]),
             late_frames: number(&figures["late_frames_of_the_phone"]),
             busy_percent: percent(spent),
@@ -201,11 +234,9 @@ impl Load {
     }
 }
 
-/// Ticks that took longer than a packet's slot, and skipped ones.
+/// Ticks whose frames left later than their packet's slot, whether they took long or began late, and skipped ones.
 fn missed(metrics: &str) -> u64 {
-    let all = value(metrics, "voiced_tick_us_count{");
-    let in_time = value(metrics, "voiced_tick_us_bucket{thread=\"0\",le=\"20000\"}");
-    (all - in_time + value(metrics, "voiced_ticks_skipped_total{")) as u64
+    (value(metrics, "voiced_ticks_late_total{") + value(metrics, "voiced_ticks_skipped_total{")) as u64
 }
 
 /// So much of a histogram of µs lies below this, in ms; as Prometheus tells it, evenly spread within a bucket.

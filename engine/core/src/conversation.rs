@@ -19,6 +19,7 @@ mod opening;
 mod words;
 
 pub use exchange::{Action, Input, Settings, Spoken, TurnTiming};
+pub use opening::ENDING_MS_MAX;
 
 use crate::id::TurnId;
 use crate::leg::{Command, LegEvent, TranscriptHint};

@@ -164,7 +164,12 @@ fn carry_out(cli: Cli) -> Result<ExitCode> {
     let runtime = || tokio::runtime::Builder::new_multi_thread().enable_all().build().context("the async runtime does not start");
     match cli.command {
         Command::Serve { linger: true } => return runtime()?.block_on(linger::watch()),
-        Command::Serve { linger: false } => runtime()?.block_on(serve::until_stopped(settings))?,
+        Command::Serve { linger: false } => {
+            if settings.engine.pin_cores {
+                voiced_rt::leave_audio_cores(settings.engine.threads);
+            }
+            runtime()?.block_on(serve::until_stopped(settings))?;
+        }
         Command::Demo(args) => return runtime()?.block_on(demo::run(settings, args)),
         Command::Lab(lab) => return runtime()?.block_on(lab::run(lab)),
         Command::Check { live: true } => live::print(&settings)?,

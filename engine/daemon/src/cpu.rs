@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
+use std::sync::{Mutex, PoisonError};
 
 /// The kernel's unit of CPU time in `/proc`, per second: the same on every Linux.
 const TICKS_PER_S: f64 = 100.0;
@@ -11,20 +12,51 @@ const JUDGE: &str = "judge";
 /// Size of a page in `/proc/self/statm`, in bytes.
 const PAGE_BYTES: u64 = 4_096;
 
-/// CPU seconds of the threads that live now, by what they are for: their name without its number.
-pub fn seconds_by_thread() -> BTreeMap<String, f64> {
-    let mut seconds = BTreeMap::new();
-    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    for stat in tasks.filter_map(|task| fs::read_to_string(task.path().join("stat")).ok()) {
-        if let Some((name, ticks)) = parse(&stat) {
-            *seconds.entry(name.trim_end_matches(|letter: char| letter.is_ascii_digit() || letter == '-').to_owned()).or_default() +=
-                ticks as f64 / TICKS_PER_S;
-        }
-    }
-    seconds
+/// CPU ticks of this process' threads, those that have ended among them.
+#[derive(Debug, Default)]
+struct Threads {
+    /// By thread id: its name without its number, and its ticks when it was last seen.
+    alive: BTreeMap<u64, (String, u64)>,
+    ended: BTreeMap<String, u64>,
 }
 
-/// CPU seconds of the threads that live now, but for [`JUDGE`]s.
+impl Threads {
+    fn look(&mut self, now: BTreeMap<u64, (String, u64)>) {
+        for (id, (name, ticks)) in std::mem::replace(&mut self.alive, now) {
+            // an id is given again; a thread's own clock never goes back
+            if self.alive.get(&id).is_none_or(|(name_now, ticks_now)| *name_now != name || *ticks_now < ticks) {
+                *self.ended.entry(name).or_default() += ticks;
+            }
+        }
+    }
+
+    fn seconds(&self) -> BTreeMap<String, f64> {
+        let mut seconds = BTreeMap::new();
+        let alive = self.alive.values().map(|(name, ticks)| (name, ticks));
+        for (name, ticks) in alive.chain(&self.ended) {
+            *seconds.entry(name.clone()).or_default() += *ticks as f64 / TICKS_PER_S;
+        }
+        seconds
+    }
+}
+
+/// CPU seconds of this process' threads, by what they are for: their name without its number. Whose thread ended between two
+/// calls is counted up to the first of them.
+pub fn seconds_by_thread() -> BTreeMap<String, f64> {
+    static THREADS: Mutex<Threads> = Mutex::new(Threads { alive: BTreeMap::new(), ended: BTreeMap::new() });
+    let mut now = BTreeMap::new();
+    for task in fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
+        let (Ok(stat), Some(Ok(id))) = (fs::read_to_string(task.path().join("stat")), task.file_name().to_str().map(str::parse)) else { continue };
+        if let Some((name, ticks)) = parse(&stat) {
+            now.insert(id, (name.trim_end_matches(|letter: char| letter.is_ascii_digit() || letter == '-').to_owned(), ticks));
+        }
+    }
+    let mut threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
+    threads.look(now);
+    threads.seconds()
+}
+
+/// CPU seconds of this process, but for [`JUDGE`]s.
 pub fn wanted_seconds() -> f64 {
     seconds_by_thread().iter().filter(|(name, _)| !name.starts_with(JUDGE)).map(|(_, seconds)| seconds).sum()
 }
@@ -44,7 +76,7 @@ fn resident_bytes() -> Option<u64> {
 
 /// The same as Prometheus' text.
 pub fn render(out: &mut String) {
-    let _ = writeln!(out, "# HELP voiced_cpu_seconds_total CPU time of the threads alive, by what they are for.\n# TYPE voiced_cpu_seconds_total counter");
+    let _ = writeln!(out, "# HELP voiced_cpu_seconds_total CPU time by what the threads are for.\n# TYPE voiced_cpu_seconds_total counter");
     for (name, seconds) in seconds_by_thread() {
         let _ = writeln!(out, "voiced_cpu_seconds_total{{threads=\"{}\"}} {seconds:.2}", name.replace(['"', '\\', '\n'], ""));
     }
@@ -68,8 +100,19 @@ mod tests {
     }
 
     #[test]
-    fn work_shows_under_the_name_of_the_thread_that_does_it() {
+    fn work_shows_under_the_name_of_the_thread_that_did_it_even_after_its_end() {
         let busy = std::thread::Builder::new().name("busy-7".into()).spawn(|| while seconds_by_thread().get("busy").is_none_or(|seconds| *seconds < 0.02) {});
         busy.expect("a thread").join().expect("it ends once it has seen its own time");
+        let alone = || {
+            !fs::read_dir("/proc/self/task")
+                .into_iter()
+                .flatten()
+                .flatten()
+                .any(|task| fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name == "busy-7\n"))
+        };
+        while !alone() {
+            std::thread::yield_now();
+        }
+        assert!(seconds_by_thread()["busy"] >= 0.02);
     }
 }

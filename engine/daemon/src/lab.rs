@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use tokio::task::JoinSet;
 use voiced_core::resample::Resampler;
-use voiced_lab::phone::{CallReport, CallScript, Phone, PhoneEvent, PhoneSettings, Step};
+use voiced_lab::phone::{CallReport, CallScript, Outcome, Phone, PhoneEvent, PhoneSettings, Step};
 use voiced_lab::providers::{Answer, FakeProviders, Latency, Script};
 use voiced_models_local::tts::Piper;
 use voiced_models_local::weights::{ONNX_RUNTIME, PIPER_VOICE, Weights};
@@ -226,10 +226,11 @@ fn figures(reports: &[CallReport], failed: usize) -> serde_json::Value {
     let barge_ins: usize = reports.iter().map(|report| report.barge_ins.len()).sum();
     let late = responses.iter().filter(|&&ms| ms > LATE_MS).count();
     let cut_off = utterances.iter().filter(|utterance| utterance.cut_off).count();
+    let ended = reports.iter().filter(|report| report.outcome == Outcome::AgentHungUp).count();
     let share = |n: usize, of: usize| if of == 0 { 0.0 } else { (n as f64 * 1_000.0 / of as f64).round() / 10.0 };
     let sum = |count: fn(&CallReport) -> u64| reports.iter().map(count).sum::<u64>();
     json!({
-        "calls": reports.len(), "failed": failed, "utterances": utterances.len(), "answered": responses.len(),
+        "calls": reports.len(), "failed": failed, "ended_by_the_agent": ended, "utterances": utterances.len(), "answered": responses.len(),
         "response_ms": { "p50": percentile(&mut responses, 50), "p95": percentile(&mut responses, 95), "max": responses.last() },
         "response_p50_ms_by_turn": by_turn(reports),
         "later_than_1_s_percent": share(late, responses.len()),

@@ -12,6 +12,8 @@ use voiced_models_remote::breaker::{Breaker, BreakerReading};
 use voiced_rt::{MeterReading, STAGES as TICK_STAGES, TICK_BUCKETS_US};
 use voiced_twilio::{DELAY_BUCKETS_US, Delays, TwilioCounters};
 
+use crate::headroom::Headroom;
+
 /// Upper bounds of the stage histograms, in ms: fine around what callers feel as quick.
 const STAGE_BUCKETS_MS: [u32; 14] = [50, 100, 150, 200, 250, 300, 400, 500, 600, 700, 1_000, 1_500, 2_000, 5_000];
 
@@ -101,7 +103,7 @@ impl Metrics {
     pub fn render(
         &self,
         threads: &[MeterReading],
-        pressure: f32,
+        headroom: &Headroom,
         backlog: &BTreeMap<String, (u64, u64)>,
         twilio: &TwilioCounters,
         rooms: &[(&'static str, u64)],
@@ -124,7 +126,9 @@ impl Metrics {
         for (name, help, counter) in rim {
             single(&mut out, name, "counter", help, &counter.0.load(Relaxed).to_string());
         }
-        single(&mut out, "pressure", "gauge", "1: at the limit of this host; from 0.95 on calls are refused.", &format!("{pressure:.3}"));
+        let help = "1: at the limit of this host, with what is left out as if it were done; from 0.95 on calls are refused.";
+        single(&mut out, "pressure", "gauge", help, &format!("{:.3}", headroom.pressure()));
+        single(&mut out, "shed_total", "counter", "Times that optional work was left out.", &headroom.steps().to_string());
         let mut family = |name: &str, kind: &str, help: &str, rows: Vec<(String, u64)>| {
             let _ = writeln!(out, "# HELP voiced_{name} {help}\n# TYPE voiced_{name} {kind}");
             for (labels, value) in rows {
@@ -137,6 +141,7 @@ impl Metrics {
         family("ticks_total", "counter", "Ticks run.", by_thread(|meter| meter.ticks));
         family("tick_busy_us_total", "counter", "Time spent in ticks, µs.", by_thread(|meter| meter.busy_us));
         family("tick_overruns_total", "counter", "Ticks that took longer than 10 ms.", by_thread(|meter| meter.overruns));
+        family("ticks_late_total", "counter", "Ticks over more than 20 ms after they were due: frames that missed their slot.", by_thread(|meter| meter.late));
         family("ticks_skipped_total", "counter", "Ticks left out to catch up.", by_thread(|meter| meter.skipped));
         family("rings_full_total", "counter", "Drops at a full ring towards the rim.", by_thread(|meter| meter.rings_full));
         family("turn_asks_answered_total", "counter", "End-of-turn questions that the model answered.", by_thread(|meter| meter.asks_answered));

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use voiced_core::conversation::{Input, Spoken};
 use voiced_core::frame::Rate;
@@ -17,7 +17,7 @@ use voiced_rt::SoundProducer;
 
 /// Turns with a reply under way: the one being heard, the guess after it, and one more while they change over.
 const REPLIES_MAX: usize = 4;
-/// Chunks kept for one reply: two minutes of speech, longer than anyone listens.
+/// Chunks kept for one reply: two minutes of speech. What a longer one has beyond it waits with its voice.
 const CHUNKS_MAX: usize = 6_000;
 
 /// What a provider said of a reply.
@@ -34,6 +34,8 @@ struct Reply {
     pending: Vec<i16>,
     kept: VecDeque<Kept>,
     samples: VecDeque<i16>,
+    /// Its voice is not heard for now.
+    is_full: watch::Sender<bool>,
     released: bool,
     /// Its first sound was handed over.
     begun: bool,
@@ -110,8 +112,11 @@ impl Replies {
         let Some(reply) = self.by_turn.get_mut(&turn) else { return };
         if reply.voice.is_none() {
             let TtsSession { input, mut events } = tts.open();
+            let mut is_full = reply.is_full.subscribe();
             let task = tokio::spawn(async move {
-                while let Some(event) = events.recv().await {
+                while is_full.wait_for(|is_full| !is_full).await.is_ok()
+                    && let Some(event) = events.recv().await
+                {
                     if said.send(Said::Sound { turn, attempt, event }).await.is_err() {
                         return;
                     }
@@ -190,11 +195,10 @@ impl Replies {
         let mut begins = false;
         for (turn, reply) in self.by_turn.iter_mut().filter(|(_, reply)| reply.released) {
             while speech.has_room()
-                && let Some(Kept { phrase, end, samples }) = reply.kept.pop_front()
+                && let Some(chunk) = reply.next(*turn)
             {
                 begins |= !std::mem::replace(&mut reply.begun, true);
-                // room was just seen, and only we push
-                let _ = speech.push(&SpeechChunk::of(*turn, phrase, end, reply.samples.drain(..samples)));
+                let _ = speech.push(&chunk); // room was just seen, and only we push
             }
         }
         self.by_turn.retain(|_, reply| !(reply.released && reply.complete && reply.kept.is_empty()));
@@ -210,6 +214,7 @@ impl Replies {
             pending: Vec::new(),
             kept: VecDeque::new(),
             samples: VecDeque::new(),
+            is_full: watch::Sender::new(false),
             released: false,
             begun: false,
             phrases: None,
@@ -226,10 +231,20 @@ impl Replies {
 
 impl Reply {
     fn keep(&mut self, phrase: u32, end: ChunkEnd, sound: &[i16]) {
-        if self.kept.len() < CHUNKS_MAX {
-            self.samples.extend(sound);
-            self.kept.push_back(Kept { phrase, end, samples: sound.len() });
-        }
+        self.samples.extend(sound);
+        self.kept.push_back(Kept { phrase, end, samples: sound.len() });
+        self.weigh();
+    }
+
+    fn next(&mut self, turn: TurnId) -> Option<SpeechChunk> {
+        let Kept { phrase, end, samples } = self.kept.pop_front()?;
+        self.weigh();
+        Some(SpeechChunk::of(turn, phrase, end, self.samples.drain(..samples)))
+    }
+
+    fn weigh(&self) {
+        let is_full = self.kept.len() >= CHUNKS_MAX;
+        self.is_full.send_if_modified(|was| std::mem::replace(was, is_full) != is_full);
     }
 
     fn finish(&mut self) {
@@ -237,5 +252,70 @@ impl Reply {
             self.complete = true;
             self.kept.push_back(Kept { phrase: self.phrases_done.saturating_sub(1), end: ChunkEnd::Reply, samples: 0 });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::task::yield_now;
+
+    /// Says each phrase in pieces of 100 ms, as quickly as they are taken.
+    struct Quick {
+        pieces: usize,
+    }
+
+    impl Tts for Quick {
+        fn rate_hz(&self) -> u32 {
+            8_000
+        }
+
+        fn open(&self) -> TtsSession {
+            let (input, mut inputs) = mpsc::channel(8);
+            let (sender, events) = mpsc::channel(8);
+            let pieces = self.pieces;
+            tokio::spawn(async move {
+                while let Some(TtsInput::Phrase { phrase, .. }) = inputs.recv().await {
+                    for _ in 0..pieces {
+                        let _ = sender.send(TtsEvent::Audio { phrase, samples: vec![1; 800] }).await;
+                    }
+                    let _ = sender.send(TtsEvent::PhraseDone(phrase)).await;
+                }
+            });
+            TtsSession { input, events }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_reply_longer_than_what_is_kept_of_it_is_heard_whole() {
+        let (said_in, mut said) = mpsc::channel(128);
+        let (mut replies, turn) = (Replies::new(Rate::Hz8000, said_in), TurnId(1));
+        let voice = Quick { pieces: 1_500 };
+        for phrase in 0..2 {
+            replies.synthesize(turn, 0, phrase, "Long.".into(), &voice);
+        }
+        replies.end(turn, 0, 2);
+        let (mut samples, mut ends) = (0, Vec::new());
+        while ends.last() != Some(&ChunkEnd::Reply) {
+            // until the voice waits, or is done
+            let mut idle = 0;
+            while idle < 10 {
+                if let Ok(Said::Sound { turn, attempt, event }) = said.try_recv() {
+                    replies.sound(turn, attempt, event);
+                    idle = 0;
+                } else {
+                    yield_now().await;
+                    idle += 1;
+                }
+            }
+            let reply = replies.by_turn.get_mut(&turn).expect("the reply");
+            assert!((1..CHUNKS_MAX * 5 / 4).contains(&reply.kept.len()), "{} chunks are kept", reply.kept.len());
+            while let Some(chunk) = reply.next(turn) {
+                samples += chunk.samples().len();
+                ends.extend(Some(chunk.end).filter(|end| *end != ChunkEnd::Nothing));
+            }
+        }
+        assert_eq!(samples, 2 * voice.pieces * 800);
+        assert_eq!(ends, [ChunkEnd::Phrase, ChunkEnd::Phrase, ChunkEnd::Reply]);
     }
 }

@@ -15,10 +15,10 @@ mod show;
 mod voices;
 mod whisper;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -34,7 +34,6 @@ use voiced_livekit::{DisconnectReason, LiveKit, MediaSettings};
 use voiced_twilio::IncomingCall;
 
 use crate::call::{Observed, Request};
-use crate::http::rooms::SupervisorMode;
 use crate::sessions::Sessions;
 use bridge::Bridged;
 use call::RoomJob;
@@ -65,23 +64,34 @@ pub struct RoomHost {
     jobs: Mutex<BTreeMap<String, RunningJob>>,
     /// Rooms with a call of ours in them, by name.
     live: Mutex<BTreeMap<String, LiveRoom>>,
-    /// Recordings of the Egress service under way, by room.
-    egress: Mutex<BTreeMap<String, String>>,
+    /// Recordings of the Egress service, by room.
+    egress: Mutex<BTreeMap<String, EgressPlace>>,
     /// How our worker stands, once there is one.
     worker: OnceLock<(watch::Receiver<WorkerStatus>, Arc<WorkerCounters>)>,
     /// The audio threads' time at the last report: ticks and µs in them.
     measured: Mutex<(u64, u64)>,
 }
 
+/// The id of a room's recording under way. Who starts or stops it holds the place meanwhile.
+type EgressPlace = Arc<tokio::sync::Mutex<Option<String>>>;
+
 /// A room that a call of ours is in.
 struct LiveRoom {
     requests: mpsc::Sender<Request>,
-    /// How people shall take part, where the call is bridged.
-    orders: Option<mpsc::Sender<(String, SupervisorMode)>>,
-    /// Ends the recording under way.
-    recording: Option<Arc<AtomicBool>>,
+    /// What the HTTP side wants of the room, where the call is bridged.
+    orders: Option<mpsc::Sender<bridge::Order>>,
+    /// Ends the recording under way; whoever writes it holds it.
+    recording: Weak<AtomicBool>,
     /// The agent was sent out of a bridged call, which goes on without it.
     without_agent: bool,
+    /// Somebody has taken the agent's place in a bridged call.
+    taken_over: bool,
+}
+
+impl LiveRoom {
+    fn new(requests: mpsc::Sender<Request>, orders: Option<mpsc::Sender<bridge::Order>>) -> Self {
+        Self { requests, orders, recording: Weak::new(), without_agent: false, taken_over: false }
+    }
 }
 
 struct RunningJob {
@@ -155,8 +165,9 @@ impl RoomHost {
         let (watcher, watched) = mpsc::channel(WATCHED_MAX);
         let (requests, asked) = mpsc::channel(REQUESTS_MAX);
         let (orders_in, orders) = mpsc::channel(bridge::ORDERS_MAX);
-        self.live().insert(room.clone(), LiveRoom { requests: requests.clone(), orders: Some(orders_in), recording: None, without_agent: false });
-        let bridged = Bridged { call_sid: call.call_sid.clone(), from: call.from.clone(), to: call.to.clone(), requests, watched, orders };
+        self.live().insert(room.clone(), LiveRoom::new(requests.clone(), Some(orders_in)));
+        let bridged =
+            Bridged { call_sid: call.call_sid.clone(), from: call.from.clone(), to: call.to.clone(), requests, watched, orders, ordered: HashMap::new() };
         let host = Arc::clone(self);
         tokio::spawn(async move {
             bridge::run(Arc::clone(&host), room.clone(), bridged).await;
@@ -201,8 +212,7 @@ struct Desk(Arc<RoomHost>);
 
 impl Jobs for Desk {
     fn may_take(&self, promised: usize) -> bool {
-        let engine = &self.0.sessions.engine;
-        self.0.sessions.may_admit() && engine.calls() + promised < engine.limit()
+        self.0.sessions.may_admit(promised)
     }
 
     fn load(&self) -> f32 {
@@ -226,15 +236,22 @@ impl Jobs for Desk {
             };
             let ended = call::run(&host, room_job).await;
             host.jobs().remove(&job.id);
-            match ended {
-                Ok(room) => {
-                    end.succeeded();
-                    room.leave(DisconnectReason::Left);
+            // begun before the agent is gone: whoever then asks for it waits, or would be told that it was sent
+            let over = host.dispatch.over(&job.room, &job.dispatch_id);
+            let leave = async {
+                match ended {
+                    Ok(room) => {
+                        end.succeeded();
+                        room.leave(DisconnectReason::Left);
+                    }
+                    Err(error) => {
+                        tracing::warn!(room = job.room, error = format!("{error:#}"), "the room's job failed");
+                        end.failed(format!("{error:#}"));
+                    }
                 }
-                Err(error) => {
-                    tracing::warn!(room = job.room, error = format!("{error:#}"), "the room's job failed");
-                    end.failed(format!("{error:#}"));
-                }
+            };
+            if let (Err(error), ()) = tokio::join!(over, leave) {
+                tracing::warn!(room = job.room, %error, "the job is over but not its dispatch");
             }
         });
     }

@@ -12,8 +12,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use voiced_config::Settings;
+use voiced_core::conversation::ENDING_MS_MAX;
 use voiced_core::frame::Rate;
-use voiced_events::deliver::{self, Backoff, DeliveryCounters, Pace, unix_ms};
+use voiced_events::deliver::{self, Backoff, DeliveryCounters, Pace};
 use voiced_events::outbox::{Outbox, OutboxError, Store};
 use voiced_events::sinks::{Sink, ema::Ema, file::JsonLines};
 use voiced_livekit::worker::Worker;
@@ -31,8 +32,12 @@ use crate::sessions::{Desk, Sessions};
 use crate::traces::Traces;
 use crate::{dirs, headroom, inference, linger, notify, recording};
 
-/// How long goodbyes and last events may take after that.
-const GOODBYE: Duration = Duration::from_secs(10);
+/// How long goodbyes may take after that: as long as a conversation takes at most to end, and a moment to be carried out.
+const GOODBYE: Duration = Duration::from_millis(ENDING_MS_MAX + 2_000);
+/// How long the events of calls that are cut off then may take to their disk.
+const CUT_OFF: Duration = Duration::from_secs(2);
+/// How long each receiver may take for the last events, and the disk for those that it did not take.
+const LAST_EVENTS: Duration = Duration::from_secs(10);
 /// How often the store is asked whether the disk takes events again, and whether another process has left any.
 const STORE_LOOK: Duration = Duration::from_secs(1);
 
@@ -117,16 +122,20 @@ impl Daemon {
     pub async fn stop(self) {
         self.sessions.drain();
         self.sessions.end_all();
-        let _ = tokio::time::timeout(GOODBYE, self.sessions.all_ended()).await; // what is not reported now is at the next start
+        if tokio::time::timeout(GOODBYE, self.sessions.all_ended()).await.is_err() {
+            tracing::warn!(calls = self.sessions.list().len(), "calls did not end with their goodbye, they are cut off");
+            self.sessions.cut_off();
+            let _ = tokio::time::timeout(CUT_OFF, self.sessions.all_ended()).await; // what is not reported now is at the next start
+        }
         self.stop_events.send_replace(true);
         let deliveries = async {
             for delivery in self.deliveries {
-                let _ = tokio::time::timeout(GOODBYE, delivery).await; // what is not delivered stays owed
+                let _ = tokio::time::timeout(LAST_EVENTS, delivery).await; // what is not delivered stays owed
             }
         };
         tokio::join!(self.sessions.traces.finish(), deliveries);
         let health = self.sessions.outbox.health();
-        let _ = tokio::time::timeout(GOODBYE, async {
+        let _ = tokio::time::timeout(LAST_EVENTS, async {
             while health.unwritten() > 0 {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
@@ -154,8 +163,12 @@ async fn events(settings: &Settings) -> Result<(Outbox, watch::Sender<bool>, Vec
     };
     let ended = outbox.with(Store::take_over).await?.unwrap_or_else(told);
     tokio::spawn(outbox.clone().watch(STORE_LOOK));
-    let pruned = outbox.with(|store| store.prune(unix_ms())).await?.unwrap_or_else(told);
-    tracing::info!(folder = %folder.display(), sinks = ?names, calls_cut_off = ended, pruned, "events are kept for their sinks");
+    tracing::info!(folder = %folder.display(), sinks = ?names, calls_cut_off = ended, "events are kept for their sinks");
+    for (sink, (pending, _)) in outbox.with(|store| store.backlog()).await?.unwrap_or_default() {
+        if pending > 0 && !names.contains(&sink.as_str()) {
+            tracing::warn!(sink, pending, "events wait for a sink that is not configured: they are delivered once it is again");
+        }
+    }
     let (stop, stopped) = watch::channel(false);
     let backoff = Backoff { attempts_max: settings.events.attempts_max, ..Backoff::default() };
     let pace = Pace::new(settings.events.per_second_max);

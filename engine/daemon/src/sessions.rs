@@ -159,6 +159,13 @@ impl Sessions {
         self.drained.send_replace(true);
     }
 
+    /// Ends what is left at once.
+    pub fn cut_off(&self) {
+        for live in self.live().values() {
+            live.cancel.send_replace(Some(Gone::Lost));
+        }
+    }
+
     /// Waits until every call's last event is on disk.
     pub async fn all_ended(&self) {
         let mut ended = self.ended.subscribe();
@@ -167,13 +174,10 @@ impl Sessions {
         }
     }
 
-    /// Room for one more call.
-    pub fn may_admit(&self) -> bool {
-        let may = !self.is_draining() && self.engine.calls() < self.engine.limit() && !self.headroom.is_full() && !self.backlog.is_full();
-        if !may {
-            self.metrics.calls_refused.add(1);
-        }
-        may
+    /// Room for one more call beside so many that were promised a place and have not begun.
+    pub fn may_admit(&self, promised: usize) -> bool {
+        let calls = self.engine.calls() + promised;
+        !self.is_draining() && calls < self.engine.limit() && !self.headroom.is_full(calls) && !self.backlog.is_full()
     }
 
     /// Gives a call its place and its task, which lives until the call's last event is on disk.
@@ -250,11 +254,14 @@ pub struct Desk {
 
 impl Switchboard for Desk {
     /// Asked while it rings: the voice's and the model's connections are made before the stream opens.
-    fn may_admit(&self) -> bool {
-        let may = self.sessions.may_admit();
+    fn may_admit(&self, promised: usize) -> bool {
+        let may = self.sessions.may_admit(promised);
         let agents = &self.sessions.agents;
         if may && let Ok(agent) = agents.agent(agents.profile(), Rate::Hz8000) {
             agent.warm();
+        }
+        if !may && self.elsewhere().is_none() {
+            self.sessions.metrics.calls_refused.add(1);
         }
         may
     }
@@ -301,7 +308,7 @@ impl Switchboard for Desk {
     }
 
     fn status(&self, call_sid: &str, status: &str) {
-        if matches!(status, "completed" | "busy" | "failed" | "no-answer" | "canceled") {
+        if voiced_twilio::is_final(status) {
             self.sessions.end(&format!("phone-{call_sid}"), Gone::HungUp);
         }
     }

@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use rusqlite::ErrorCode;
 use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::time::Instant;
 use voiced_core::event::CallEvent;
+
+use crate::deliver::unix_ms;
 
 mod health;
 mod inspect;
@@ -25,6 +28,8 @@ use writer::{Request, Writer};
 const REQUESTS_MAX: usize = 4_096;
 /// Events that a slow live listener may fall behind before it misses some.
 const LIVE_MAX: usize = 1_024;
+/// How long after a search of the whole store for old events the next begins.
+const PRUNE_EVERY: Duration = Duration::from_hours(1);
 
 /// Why the outbox failed.
 #[derive(Debug, thiserror::Error)]
@@ -130,8 +135,10 @@ impl Outbox {
         &self.health
     }
 
-    /// Asks a disk that refused again, from time to time, until the outbox stops; and takes over from processes that end.
+    /// Asks a disk that refused again, from time to time, until the outbox stops; takes over from processes that end; and
+    /// forgets what is old, a few events each time.
     pub async fn watch(self, every: Duration) {
+        let (mut pruned_to, mut prune_at) = (0, Instant::now());
         loop {
             tokio::time::sleep(every).await;
             if self.requests.send(Request::Retry).await.is_err() {
@@ -141,6 +148,15 @@ impl Outbox {
                 Ok(Ok(0)) => {}
                 Ok(Ok(calls_cut_off)) => tracing::warn!(calls_cut_off, "another voiced on this store died: its calls are reported as ended"),
                 Ok(Err(error)) => tracing::debug!(%error, "the store cannot be searched for what others left"),
+                Err(_) => return,
+            }
+            if Instant::now() < prune_at || self.health.trouble().is_some() {
+                continue;
+            }
+            match self.with(move |store| store.prune(pruned_to, unix_ms())).await {
+                Ok(Ok(Some(last))) => pruned_to = last,
+                Ok(Ok(None)) => (pruned_to, prune_at) = (0, Instant::now() + PRUNE_EVERY),
+                Ok(Err(error)) => tracing::debug!(%error, "old events cannot be forgotten now"),
                 Err(_) => return,
             }
         }

@@ -9,11 +9,12 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::{Json, Router};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use voiced_core::event::{CallEvent, CallEventKind, EventSpeaker};
 use voiced_events::deliver::{self, Backoff, DeliveryCounters, Pace};
 use voiced_events::outbox::{Outbox, State as Delivery, Store};
-use voiced_events::sinks::{Sink, ema};
+use voiced_events::sinks::{Outcome, Sink, ema, file};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const QUICK: Backoff = Backoff { first: Duration::from_millis(1), longest: Duration::from_millis(4), attempts_max: 20 };
@@ -143,6 +144,45 @@ async fn an_event_that_fails_is_repeated_under_its_key_and_the_next_of_the_call_
 }
 
 #[tokio::test]
+async fn an_answer_that_breaks_off_or_redirects_is_no_success_and_no_refusal() {
+    let answer = |head: &str, body: &str| format!("HTTP/1.1 {head}\r\nConnection: close\r\n\r\n{body}");
+    let long = "x".repeat(1_000_000);
+    let failures = [
+        (answer("200 OK\r\nContent-Length: 400", r#"{"success": "#), "broke off"),
+        (answer("200 OK", r#"{"success": "#), "breaks off"),
+        (answer("200 OK", &format!(r#"{{"data": "{long}", "success": false}}"#)), "breaks off"),
+        (answer("308 Permanent Redirect\r\nLocation: https://ema.example.test\r\nContent-Length: 0", ""), "set EMA_API_URL"),
+    ];
+    let successes = [
+        answer("200 OK", &format!(r#"{{"success": true, "data": "{}"}}"#, &long[..100_000])),
+        answer("200 OK", &format!("<p>{long}")),
+        answer("204 No Content", ""),
+    ];
+    for (answer, why) in failures {
+        let outcome = outcome_of(answer.clone()).await;
+        assert!(matches!(&outcome, Outcome::Later(reason) if reason.contains(why)), "{outcome:?} of {answer:.80}");
+    }
+    for answer in successes {
+        assert_eq!(outcome_of(answer.clone()).await, Outcome::Sent, "{answer:.80}");
+    }
+}
+
+/// What comes of an event that is answered so.
+async fn outcome_of(answer: String) -> Outcome {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let sink = ema::Ema::new(&format!("http://{}", listener.local_addr().unwrap()), "s3cret").unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = [0; 4_096];
+        let _ = stream.read(&mut request).await;
+        let _ = stream.write_all(answer.as_bytes()).await; // a reader that has enough hangs up
+        let _ = stream.shutdown().await;
+        let _ = stream.read(&mut request).await; // so that the end is no reset
+    });
+    sink.deliver(&call("phone-CA1")[1]).await
+}
+
+#[tokio::test]
 async fn what_the_receiver_refuses_is_parked_with_its_reason_and_goes_out_on_retry() {
     let folder = tempfile::tempdir().unwrap();
     let receiver = Receiver::answering(&[(422, json!({"error": "metadata is empty"}))]);
@@ -252,4 +292,19 @@ async fn a_clock_that_is_set_back_by_a_day_does_not_hold_deliveries_up() {
     store.again(&first, day + 1_000, "busy").unwrap();
     assert!(store.due("ema", day, minute, 1).unwrap().is_empty(), "put off");
     assert_eq!(store.due("ema", 5, minute, 1).unwrap().len(), 1, "by a clock that is no more");
+}
+
+#[test]
+fn a_line_that_a_full_disk_cut_off_spoils_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("events.jsonl");
+    let sink = file::JsonLines::new(path.clone());
+    let events = call("phone-CA1");
+    assert_eq!(sink.deliver(&events[0]), Outcome::Sent);
+    let whole = std::fs::read(&path).unwrap();
+    std::fs::write(&path, [&whole, &whole[..40]].concat()).unwrap();
+    assert_eq!((sink.deliver(&events[1]), sink.deliver(&events[2])), (Outcome::Sent, Outcome::Sent));
+    let lines = std::fs::read_to_string(&path).unwrap();
+    let read: Vec<CallEvent> = lines.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    assert_eq!((read, lines.lines().count()), (events, 4));
 }

@@ -2,12 +2,14 @@
 
 mod event;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
 use event::{LIMIT, said, until};
 use rusqlite::Connection;
-use voiced_core::event::CallEvent;
+use voiced_core::event::{CallEvent, CallEventKind};
+use voiced_events::deliver::unix_ms;
 use voiced_events::outbox::{Outbox, State, Store};
 
 fn open(file: &Path) -> Outbox {
@@ -19,6 +21,12 @@ fn open(file: &Path) -> Outbox {
 /// What is on disk, in order.
 async fn stored(outbox: &Outbox) -> Vec<CallEvent> {
     outbox.with(|store| store.list(false, LIMIT).unwrap_or_default().into_iter().map(|entry| entry.event).collect()).await.unwrap()
+}
+
+/// Damaged stores that lie in the folder, without their logs.
+fn aside(folder: &Path) -> usize {
+    let names = std::fs::read_dir(folder).unwrap().flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.contains(".damaged-") && !name.ends_with("-wal") && !name.ends_with("-shm")).count()
 }
 
 #[tokio::test]
@@ -74,7 +82,7 @@ async fn a_store_that_is_damaged_at_the_start_is_set_aside_and_what_can_be_read_
     let file = folder.path().join("events.db");
     let mut store = Store::open(&file, &["ema"]).unwrap();
     store.claim().unwrap();
-    let events: Vec<_> = (0..2_000).map(|number| said(&format!("CA{}", number / 10), number % 10)).collect();
+    let events: Vec<_> = (0..2_000).map(|number| said(&format!("CA{:03}", number / 10), number % 10)).collect();
     store.record(events.iter()).unwrap();
     let first = store.due("ema", 1, 1, 1).unwrap().remove(0);
     store.sent(&first).unwrap();
@@ -88,12 +96,14 @@ async fn a_store_that_is_damaged_at_the_start_is_set_aside_and_what_can_be_read_
     let outbox = open(&file);
     assert_eq!(outbox.health().set_aside(), 1);
     let kept = outbox.with(|store| store.list(false, LIMIT).unwrap()).await.unwrap();
+    let (ends, kept): (Vec<_>, Vec<_>) = kept.into_iter().partition(|entry| matches!(entry.event.kind, CallEventKind::CallEnded { .. }));
     assert!((1_000..2_000).contains(&kept.len()), "{}", kept.len());
+    let calls: BTreeSet<_> = kept.iter().map(|entry| &entry.event.session_id).collect();
+    assert!(ends.iter().map(|entry| &entry.event.session_id).eq(calls), "the calls of a process that is no more are ended, each once");
     assert_eq!(kept[0].state, State::Sent, "what was delivered is not delivered again");
     assert!(!outbox.with(|store| store.use_once("a token", 100, 50).unwrap()).await.unwrap(), "nor is a token taken again");
     assert!(kept[1..].iter().all(|entry| entry.state == State::Pending));
-    let aside = std::fs::read_dir(folder.path()).unwrap().flatten().any(|entry| entry.file_name().to_string_lossy().contains(".damaged-"));
-    assert!(aside, "the damaged store is there for whoever wants to look");
+    assert_eq!(aside(folder.path()), 1, "the damaged store is there for whoever wants to look");
     assert!(outbox.record(said("CA9", 99)).await);
 }
 
@@ -108,13 +118,14 @@ async fn a_store_that_is_no_store_is_set_aside() {
 }
 
 #[tokio::test]
-async fn a_store_that_is_damaged_while_running_is_begun_anew_and_no_event_since_is_lost() {
+async fn a_store_that_is_damaged_while_running_is_begun_anew_once_and_no_event_since_is_lost() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("events.db");
     let outbox = open(&file);
-    for number in 0..10 {
-        outbox.record(said("CA1", number)).await;
-    }
+    let before: Vec<_> = (0..2_000).map(|number| said(&format!("CA{number}"), 0)).collect();
+    outbox.with(move |store| store.record(before.iter()).unwrap()).await.unwrap();
+    // more than is kept in memory: where the next event goes has to be read from the file
+    assert_eq!(stored(&outbox).await.len(), 2_000);
     for part in ["events.db", "events.db-wal"] {
         let path = folder.path().join(part);
         let len = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
@@ -123,10 +134,60 @@ async fn a_store_that_is_damaged_while_running_is_begun_anew_and_no_event_since_
     for number in 10..20 {
         outbox.record(said("CA1", number)).await;
     }
+    until("the damage is noticed", async || outbox.health().set_aside() > 0).await;
     until("all on disk", async || outbox.health().unwritten() == 0 && outbox.health().trouble().is_none()).await;
     let numbers: Vec<_> = stored(&outbox).await.into_iter().map(|event| event.sequence).collect();
     assert!(numbers.ends_with(&(10..20).collect::<Vec<_>>()), "{numbers:?}");
-    drop(outbox);
+    assert_eq!((outbox.health().set_aside(), aside(folder.path())), (1, 1));
+    assert!(outbox.record(said("CA1", 20)).await);
+    assert_eq!(outbox.with(|store| store.due("ema", 1, 1, 1).unwrap().len()).await.unwrap(), 1, "it is this process that delivers them");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_delivered_and_is_old_is_forgotten_every_hour_and_what_is_owed_never() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("events.db");
+    let events = |calls: std::ops::Range<u32>, at_unix_ms| -> Vec<_> {
+        let ended = CallEventKind::CallEnded { duration_seconds: 0.0, total_turns: 0, final_stage: String::new(), reason: String::new() };
+        calls.map(|call| CallEvent { at_unix_ms, kind: ended.clone(), ..said(&format!("CA{call}"), 0) }).collect()
+    };
+    let mut owing = Store::open(&file, &["ema"]).unwrap();
+    owing.record(events(0..1, 1).iter()).unwrap();
+    // owed to nobody, so delivered everywhere
+    let outbox = Outbox::open(&file, &[]).unwrap();
+    let young = events(1..2, unix_ms());
+    outbox.with(move |store| store.record(young.iter()).unwrap()).await.unwrap();
+    tokio::spawn(outbox.clone().watch(Duration::from_mins(1)));
+    let look = Connection::open(&file).unwrap();
+    let count = || look.query_row("SELECT COUNT(*) FROM events", [], |row| row.get::<_, i64>(0)).unwrap();
+    for _ in 0..2 {
+        let old = events(2..1_200, 1);
+        outbox.with(move |store| store.record(old.iter()).unwrap()).await.unwrap();
+        let minute = async || {
+            tokio::time::sleep(Duration::from_mins(1)).await;
+            outbox.with(|_| ()).await.unwrap();
+        };
+        until("the owed and the young one are left", async || {
+            minute().await;
+            count() == 2
+        })
+        .await;
+        for _ in 0..10 {
+            minute().await; // the search comes to its end
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_waits_for_a_sink_that_is_not_configured_is_not_counted_and_not_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("events.db");
+    let mut store = Store::open(&file, &["ema"]).unwrap();
+    store.record([said("CA1", 0), said("CA1", 1)].iter()).unwrap();
+    let mut store = Store::open(&file, &["file"]).unwrap();
+    store.record([said("CA1", 2)].iter()).unwrap();
+    assert_eq!(store.owed(10).unwrap(), 1);
+    assert_eq!(Store::open(&file, &["ema", "file"]).unwrap().owed(10).unwrap(), 3, "owed again once it is configured");
 }
 
 #[tokio::test]

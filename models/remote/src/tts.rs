@@ -2,9 +2,11 @@
 
 use tokio::sync::mpsc;
 use voiced_core::model::TtsEvent;
+use voiced_core::reply::REPLY_CHARS_MAX;
 
-/// Phrases of one reply that may wait for the voice: more than any spoken reply has.
-pub const INPUT_MAX: usize = 64;
+/// Inputs of one reply that may wait for the voice: a phrase for each character of the longest, its fillers and its end.
+/// None may find the voice full, for it would not be spoken.
+pub const INPUT_MAX: usize = REPLY_CHARS_MAX + 64;
 /// Pieces of sound that may wait for the conversation. When full, the provider is not read: playout is slower than
 /// synthesis, so this is what holds the provider back.
 pub const EVENTS_MAX: usize = 64;
@@ -26,7 +28,7 @@ pub trait Tts: Send + Sync {
 /// The voice of one reply. Dropping it, or its `events`, cancels it.
 #[derive(Debug)]
 pub struct TtsSession {
-    /// Where phrases go, in the order in which they are to be spoken.
+    /// Where phrases go, in the order in which they are to be spoken; takes [`INPUT_MAX`] before the first of them is.
     pub input: mpsc::Sender<TtsInput>,
     /// Sound, in the same order; closes after the last phrase's `PhraseDone` or after `Failed`.
     pub events: mpsc::Receiver<TtsEvent>,

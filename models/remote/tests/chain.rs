@@ -13,7 +13,7 @@ use voiced_models_remote::chain::Link;
 use voiced_models_remote::chain::llm::LlmChain;
 use voiced_models_remote::chain::tts::TtsChain;
 use voiced_models_remote::llm::Llm;
-use voiced_models_remote::tts::{Tts, TtsInput, TtsSession};
+use voiced_models_remote::tts::{INPUT_MAX, Tts, TtsInput, TtsSession};
 
 /// A model that, after a pause, sends these events, one each so often, and then nothing more.
 struct Model {
@@ -138,7 +138,7 @@ impl Tts for Voice {
     }
 
     fn open(&self) -> TtsSession {
-        let (input, mut inputs) = mpsc::channel(8);
+        let (input, mut inputs) = mpsc::channel(INPUT_MAX);
         let (sender, events) = mpsc::channel(8);
         let voice = self.clone();
         tokio::spawn(async move {
@@ -224,4 +224,27 @@ async fn a_voice_that_broke_after_it_spoke_is_tried_once_more_and_one_that_never
     let dumb = voice(10, 0, true);
     assert_eq!(speak(&[&dumb]).await.1, TtsEvent::Failed("voice: gone".into()));
     assert_eq!(dumb.said.lock().unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_of_many_short_lines_is_spoken_to_its_end_however_slow_the_voice_and_its_listener() {
+    let good = voice(100, PIECES, true);
+    let spare = voice(10, PIECES, true);
+    let link = |voice: &Voice| Link::<dyn Tts> { breaker: Breaker::new("tts"), provider: Arc::new(voice.clone()) };
+    let mut session = TtsChain::new(vec![link(&good), link(&spare)]).open();
+    let lines = 100;
+    for phrase in 0..lines {
+        session.input.try_send(TtsInput::Phrase { phrase, text: format!("Line {phrase}.") }).expect("each is taken at once");
+    }
+    session.input.try_send(TtsInput::End).expect("and the end");
+    let mut done = 0;
+    while let Some(event) = session.events.recv().await {
+        done += u32::from(matches!(event, TtsEvent::PhraseDone(_)));
+        if done == 1 {
+            sleep(Duration::from_mins(1)).await; // it has enough for a while
+            done += 1;
+        }
+    }
+    assert_eq!(done, lines + 1);
+    assert!(spare.said.lock().unwrap().is_empty(), "nobody was too slow but the listener");
 }

@@ -23,7 +23,7 @@ struct Echo {
 struct EchoBoard(Arc<Echo>);
 
 impl Switchboard for EchoBoard {
-    fn may_admit(&self) -> bool {
+    fn may_admit(&self, _promised: usize) -> bool {
         true
     }
 

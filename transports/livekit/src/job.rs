@@ -6,6 +6,7 @@
 
 use serde::Serialize;
 use serde_json::{Map, Value};
+use voiced_core::reply::REPLY_CHARS_MAX;
 
 /// What a job wants different from the agent's defaults. `None` is the default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -76,9 +77,11 @@ impl NoiseCancellation {
 }
 
 /// Longest prompt, in bytes: some 4,000 tokens, which is what a model may be asked to read before each answer.
-const PROMPT_BYTES_MAX: usize = 16 * 1_024;
-/// Longest other text, in bytes: names of models and voices, and a greeting that is over before a caller talks into it.
-const TEXT_BYTES_MAX: usize = 256;
+pub const PROMPT_BYTES_MAX: usize = 16 * 1_024;
+/// Longest greeting, in bytes: what is said in one reply.
+pub const GREETING_BYTES_MAX: usize = REPLY_CHARS_MAX;
+/// Longest other text, in bytes: names of models and voices.
+pub const TEXT_BYTES_MAX: usize = 256;
 
 impl JobSettings {
     /// Reads a job's metadata; the warnings name each key whose value was not taken, without repeating the value.
@@ -89,7 +92,7 @@ impl JobSettings {
             tts: reader.text("tts", TEXT_BYTES_MAX),
             llm: reader.text("llm", TEXT_BYTES_MAX),
             prompt: reader.text("prompt", PROMPT_BYTES_MAX),
-            greeting: reader.text("greeting", TEXT_BYTES_MAX),
+            greeting: reader.text("greeting", GREETING_BYTES_MAX),
             realtime: reader.switch("realtime"),
             realtime_model: reader.text("realtime_model", TEXT_BYTES_MAX),
             realtime_voice: reader.text("realtime_voice", TEXT_BYTES_MAX),

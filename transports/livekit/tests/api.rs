@@ -61,9 +61,11 @@ async fn twenty_triggers_at_once_send_one_agent() {
     }
     assert_eq!((new, dispatches(&api, "call-1").await.len()), (1, 1));
     let another_host = DispatchOnce::new(Arc::clone(&api));
-    assert!(matches!(another_host.dispatch("call-1", &voiced()).await.unwrap(), Dispatched::Before(_)));
+    let Dispatched::Before(sent) = another_host.dispatch("call-1", &voiced()).await.unwrap() else { panic!("a second agent") };
+    another_host.over("call-1", &sent).await.unwrap();
+    assert!(matches!(once.dispatch("call-1", &voiced()).await.unwrap(), Dispatched::Now(_)), "the first is over, wherever it was");
+    assert_eq!(dispatches(&api, "call-1").await.len(), 1);
     api.delete_room("call-1").await.unwrap();
-    once.forget("call-1");
     until("the room to be gone", async || api.room("call-1").await.unwrap().is_none()).await;
     assert!(matches!(once.dispatch("call-1", &voiced()).await.unwrap(), Dispatched::Now(_)), "a new room of that name has its own agent");
 }
@@ -96,6 +98,7 @@ async fn a_recording_is_asked_for_as_the_egress_service_expects_it() {
     let stop = |body: Bytes| async move {
         match StopEgressRequest::decode(body).unwrap().egress_id.as_str() {
             "EG_1" => Ok(EgressInfo { egress_id: "EG_1".to_owned(), status: EgressStatus::EgressEnding as i32, ..Default::default() }.encode_to_vec()),
+            "EG_2" => Err((StatusCode::PRECONDITION_FAILED, r#"{"code":"failed_precondition","msg":"egress with status EGRESS_COMPLETE cannot be stopped"}"#)),
             _ => Err((StatusCode::NOT_FOUND, r#"{"code":"not_found","msg":"no such egress"}"#)),
         }
     };
@@ -119,7 +122,9 @@ async fn a_recording_is_asked_for_as_the_egress_service_expects_it() {
     assert_eq!(started, Egress { id: "EG_1".to_owned(), state: EgressState::Starting, error: String::new() });
     api.start_egress("room-1", &EgressFile { path: "/recordings/room-1.mp3".to_owned(), bucket: None }).await.unwrap();
     assert_eq!(api.stop_egress("room-1", "EG_1").await.unwrap().state, EgressState::Ending);
-    assert!(api.stop_egress("room-1", "EG_2").await.unwrap_err().is_not_found());
+    for over_or_unknown in ["EG_2", "EG_3"] {
+        assert!(api.stop_egress("room-1", over_or_unknown).await.unwrap_err().is_not_found());
+    }
 
     let asked = asked.lock().unwrap();
     assert!(asked.iter().all(|asked| asked.room_name == "room-1" && asked.audio_only && asked.audio_mixing() == AudioMixing::DualChannelAgent));

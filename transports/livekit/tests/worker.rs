@@ -6,6 +6,7 @@ mod server;
 
 use agency::{Agency, hire, is_registered};
 use double::Double;
+use livekit_protocol::Job;
 use server::{Server, made_up_keys, until};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -48,7 +49,8 @@ async fn a_dispatch_reaches_the_worker_with_metadata_and_the_rooms_end_terminate
     assert!(!format!("{job:?}").contains(job.token.expose()));
     // a room's end is told to an agent that is in and whose job the server has noted, which it does within a second
     let _in_the_room = join(&server, &job.token).await;
-    let is_noted = |dispatch: DispatchInfo| dispatch.state.is_some_and(|state| state.jobs.iter().any(|noted| noted.id == job.id));
+    let is_job = |noted: &Job| noted.id == job.id && noted.state.as_ref().is_some_and(|state| state.participant_identity == job.identity);
+    let is_noted = |dispatch: DispatchInfo| dispatch.state.is_some_and(|state| state.created_at > 0 && state.jobs.iter().any(is_job));
     until("the server to note the job", async || api.list_dispatch("room-1").await.unwrap().into_iter().any(is_noted)).await;
     until("the agent to be in", async || !api.list_participants("room-1").await.unwrap().is_empty()).await;
     api.delete_room("room-1").await.unwrap();

@@ -6,6 +6,7 @@
 
 mod counters;
 mod message;
+mod promised;
 mod settings;
 mod signature;
 mod stream;
@@ -17,5 +18,5 @@ mod webhook;
 
 pub use counters::{DELAY_BUCKETS_US, Delays, TwilioCounters};
 pub use settings::TwilioSettings;
-pub use switchboard::{Accepted, IncomingCall, Refused, Switchboard, router};
+pub use switchboard::{Accepted, IncomingCall, Refused, Switchboard, is_final, router};
 pub use voiced_secret::Secret;

@@ -1,6 +1,7 @@
 //! The seam to the daemon: who takes a call, and the routes that bring it.
 
 use crate::counters::TwilioCounters;
+use crate::promised::Promised;
 use crate::settings::TwilioSettings;
 use crate::token::Tokens;
 use crate::{stream, webhook};
@@ -19,8 +20,9 @@ use voiced_core::line::{FromLine, LineSource, PacketSink};
 
 /// The daemon, as this transport sees it.
 pub trait Switchboard: Send + Sync + 'static {
-    /// Asked at the voice webhook; `false` answers with an apology.
-    fn may_admit(&self) -> bool;
+    /// Asked at the voice webhook: whether there is room for one more call beside `promised` ones, which were answered but whose
+    /// streams have not started. `false` answers with an apology.
+    fn may_admit(&self, promised: usize) -> bool;
 
     /// Asked when it may not be admitted: the voice webhook of another host, to which the call is sent.
     fn elsewhere(&self) -> Option<String> {
@@ -37,6 +39,11 @@ pub trait Switchboard: Send + Sync + 'static {
 
     /// A call's status as Twilio reports it (`completed`, `failed`, …).
     fn status(&self, call_sid: &str, status: &str);
+}
+
+/// True for a status after which a call has nothing more to come.
+pub fn is_final(status: &str) -> bool {
+    matches!(status, "completed" | "busy" | "failed" | "no-answer" | "canceled")
 }
 
 /// The daemon does not take the call.
@@ -74,7 +81,7 @@ pub struct Accepted {
 /// The routes `POST /twilio/voice`, `POST /twilio/status` and the WebSocket `GET /twilio/stream/{CallSid}`.
 pub fn router(settings: TwilioSettings, switchboard: Arc<dyn Switchboard>, counters: Arc<TwilioCounters>) -> Router {
     let tokens = Tokens::new(&settings);
-    let desk = Arc::new(Desk { settings, switchboard, counters, tokens, live: Mutex::default() });
+    let desk = Arc::new(Desk { settings, switchboard, counters, tokens, promised: Promised::default(), live: Mutex::default() });
     Router::new()
         .route("/twilio/voice", post(webhook::voice))
         .route("/twilio/status", post(webhook::status))
@@ -99,6 +106,7 @@ pub(crate) struct Desk {
     pub(crate) switchboard: Arc<dyn Switchboard>,
     pub(crate) counters: Arc<TwilioCounters>,
     pub(crate) tokens: Tokens,
+    pub(crate) promised: Promised,
     /// Calls, by `CallSid`, that have a stream; as many as the daemon admits.
     pub(crate) live: Mutex<HashSet<String>>,
 }

@@ -2,7 +2,7 @@
 
 use crate::counters::count;
 use crate::signature::{self, Fields};
-use crate::switchboard::Desk;
+use crate::switchboard::{Desk, is_final};
 use crate::{token, twiml};
 use axum::body::Bytes;
 use axum::extract::{FromRequest, OriginalUri, Request, State};
@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::time::timeout;
 use url::form_urlencoded;
 
@@ -21,7 +21,7 @@ pub(crate) async fn voice(State(desk): State<Arc<Desk>>, OriginalUri(uri): Origi
         Ok(form) => form,
         Err(refusal) => return *refusal,
     };
-    if !desk.switchboard.may_admit() {
+    if !desk.promised.promise(Instant::now(), &form.call_sid, |others| desk.switchboard.may_admit(others)) {
         if let Some(url) = desk.switchboard.elsewhere() {
             tracing::info!(call_sid = form.call_sid, "the call is sent to another host");
             return xml(twiml::redirect(&url));
@@ -40,7 +40,11 @@ pub(crate) async fn voice(State(desk): State<Arc<Desk>>, OriginalUri(uri): Origi
 pub(crate) async fn status(State(desk): State<Arc<Desk>>, OriginalUri(uri): OriginalUri, request: Request) -> Response {
     match read(&desk, &uri, request).await {
         Ok(form) => {
-            desk.switchboard.status(&form.call_sid, field(&form.fields, "CallStatus"));
+            let status = field(&form.fields, "CallStatus");
+            if is_final(status) {
+                desk.promised.settle(&form.call_sid);
+            }
+            desk.switchboard.status(&form.call_sid, status);
             StatusCode::NO_CONTENT.into_response()
         }
         Err(refusal) => *refusal,

@@ -192,10 +192,24 @@ async fn a_webhook_is_signed_or_refused() {
 #[tokio::test]
 async fn a_full_host_apologises() {
     let host = Host::start(|_| {}).await;
-    host.fill();
+    host.has_places(0);
     let (status, body) = host.post_signed("/twilio/voice", &[("CallSid", CALL_SID), ("AccountSid", twilio::ACCOUNT_SID)]).await;
     assert_eq!(status, 200);
     assert!(body.contains("<Say>") && body.contains("<Hangup/>") && !body.contains("<Stream"), "{body}");
+}
+
+#[tokio::test]
+async fn of_callers_who_ring_at_once_no_more_are_connected_than_there_are_places() {
+    let mut host = Host::start(|_| {}).await;
+    host.has_places(1);
+    let connects = async |host: &Host, call_sid| host.post_signed("/twilio/voice", &[("CallSid", call_sid)]).await.1.contains("<Stream");
+    let start = host.start_message().await;
+    assert!(!connects(&host, "CA2").await, "the one place is promised");
+    let _call = host.call(start).await;
+    assert!(connects(&host, "CA2").await, "whether the first has taken it is for the daemon to count");
+    assert!(!connects(&host, "CA3").await);
+    host.post_signed("/twilio/status", &[("CallSid", "CA2"), ("CallStatus", "completed")]).await;
+    assert!(connects(&host, "CA3").await, "who hung up first needs no place");
 }
 
 #[tokio::test]

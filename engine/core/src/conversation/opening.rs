@@ -20,6 +20,8 @@ const UNNOTICED_MS: u64 = 1_500;
 const FAREWELL_MS_MAX: u64 = 12_000;
 /// The line reports its end within this time of our hang-up, in ms; a lost report must not keep the call.
 const HANG_UP_MS_MAX: u64 = 1_000;
+/// From the order to end a call to its end at most, in ms.
+pub const ENDING_MS_MAX: u64 = FAREWELL_MS_MAX + HANG_UP_MS_MAX;
 
 /// What the agent takes the floor for.
 #[derive(Debug)]

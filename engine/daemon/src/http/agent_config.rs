@@ -5,14 +5,10 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 use voiced_config::Agent;
+use voiced_livekit::job::{GREETING_BYTES_MAX, PROMPT_BYTES_MAX, TEXT_BYTES_MAX};
 use voiced_models_remote::descriptor::{Descriptor, Role};
 
 use super::refusal::Refusal;
-
-/// Longest prompt and greeting, in bytes: what a job's metadata holds.
-const PROMPT_BYTES_MAX: usize = 16 * 1_024;
-/// Longest other text, in bytes: names of models and voices.
-const TEXT_BYTES_MAX: usize = 256;
 
 /// What is left out is as the host is configured; unknown keys are ignored.
 #[derive(Clone, Default, Serialize, Deserialize, ToSchema)]
@@ -72,7 +68,7 @@ impl AgentConfig {
         }
         let texts = [
             ("prompt", &self.prompt, PROMPT_BYTES_MAX),
-            ("greeting", &self.greeting, PROMPT_BYTES_MAX),
+            ("greeting", &self.greeting, GREETING_BYTES_MAX),
             ("realtime_model", &self.realtime_model, TEXT_BYTES_MAX),
             ("realtime_voice", &self.realtime_voice, TEXT_BYTES_MAX),
         ];

@@ -10,12 +10,13 @@ use utoipa::{PartialSchema, ToSchema};
 use super::refusal::ErrorBody;
 
 /// What every endpoint that costs money may answer besides its own.
-const SPENDING: [(&str, &str); 5] = [
+const SPENDING: [(&str, &str); 6] = [
     ("400", "a field is wrong: `error.field` says which"),
     ("401", "no key, or a wrong one"),
     ("429", "too many rooms this minute: `Retry-After` says when to come again"),
     ("502", "LiveKit cannot be reached or failed"),
     ("503", "LiveKit is not configured"),
+    ("504", "LiveKit did not answer in time"),
 ];
 /// What an operator's endpoint may answer besides its own.
 const LOOKING: [(&str, &str); 1] = [("401", "no key, or a wrong one")];

@@ -21,7 +21,9 @@ use super::source::Source;
 #[derive(Default)]
 pub struct CreateRequest {
     /// 1 to 128 letters, digits, `_` and `-`; the identity likewise.
+    #[schema(required)]
     room_name: String,
+    #[schema(required)]
     host_identity: String,
     /// What others see; the identity where none is given.
     host_name: Option<String>,
@@ -41,7 +43,9 @@ pub struct CreateReply {
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct JoinRequest {
+    #[schema(required)]
     room_name: String,
+    #[schema(required)]
     participant_identity: String,
     /// What others see; the identity where none is given.
     participant_name: Option<String>,
@@ -59,6 +63,7 @@ pub struct JoinReply {
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AgentRequest {
+    #[schema(required, value_type = bool)]
     enable: Option<bool>,
     agent_config: Option<AgentConfig>,
 }
@@ -66,6 +71,7 @@ pub struct AgentRequest {
 /// Recording on or off.
 #[derive(Deserialize, ToSchema)]
 pub struct RecordingRequest {
+    #[schema(required, value_type = bool)]
     enable: Option<bool>,
 }
 
@@ -82,7 +88,9 @@ pub struct Switched {
 pub struct SupervisorRequest {
     /// Someone in the room.
     #[serde(default)]
+    #[schema(required)]
     identity: String,
+    #[schema(required, value_type = SupervisorMode)]
     mode: Option<SupervisorMode>,
 }
 
@@ -114,7 +122,7 @@ pub async fn join(State(api): State<Arc<Api>>, Fields(request): Fields<JoinReque
     if participants.iter().any(|other| other.kind != Kind::Standard && other.identity == request.participant_identity) {
         return Err(Refusal::field("participantIdentity", "is the agent's or a telephone's in this room"));
     }
-    let agent_present = participants.iter().any(|participant| participant.kind == Kind::Agent);
+    let agent_present = within("roomName", api.rooms.agent_present(&request.room_name)).await?;
     let pass = Pass { identity: request.participant_identity, name: participant_name, room: request.room_name, grants: Grants::Talk, agent_metadata: None };
     Ok(Json(JoinReply { token: api.token(&pass)?, agent_present }))
 }

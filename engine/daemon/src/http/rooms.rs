@@ -24,7 +24,7 @@ pub trait Rooms: Send + Sync + 'static {
     async fn delete(&self, room: &str) -> Result<(), RoomsError>;
     /// Who is in a room.
     async fn participants(&self, room: &str) -> Result<Vec<Participant>, RoomsError>;
-    /// Sends the agent to a room once, however often and from wherever this is asked until it is removed.
+    /// Sends the agent to a room unless it is there or on its way, however often and from wherever this is asked.
     async fn dispatch(&self, room: &str, metadata: &str) -> Result<Dispatched, RoomsError>;
     /// Makes the agent leave; it may be sent again.
     async fn remove_agent(&self, room: &str) -> Result<(), RoomsError>;

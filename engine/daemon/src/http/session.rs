@@ -21,6 +21,7 @@ use super::source::Source;
 pub struct SessionRequest {
     /// 1 to 128 letters, digits, `_` and `-`.
     #[serde(default)]
+    #[schema(required)]
     user_identity: String,
     /// The same; one is made where none is given.
     room_name: Option<String>,
@@ -44,6 +45,7 @@ pub struct SessionReply {
 #[serde(rename_all = "camelCase")]
 pub struct EndRequest {
     #[serde(default)]
+    #[schema(required)]
     room_name: String,
 }
 

@@ -142,16 +142,17 @@ pub async fn metrics(State(status): State<Arc<Status>>) -> Response {
     let backlog = status.sessions.outbox.with(|store| store.backlog()).await.and_then(|backlog| backlog).unwrap_or_default();
     let rooms = status.rooms.as_ref().map(|rooms| rooms.counts()).unwrap_or_default();
     let Sessions { metrics, engine, headroom, agents, .. } = &*status.sessions;
-    let mut text = metrics.render(&engine.meters(), headroom.pressure(), &backlog, &status.twilio, &rooms, &agents.breakers());
+    let mut text = metrics.render(&engine.meters(), headroom, &backlog, &status.twilio, &rooms, &agents.breakers());
     metrics::store(&mut text, status.sessions.outbox.health());
     text.push_str(&status.gate.render());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 
-/// WebSocket: every event as it becomes safe, a JSON text each; a listener that falls behind is told how many it missed.
+/// WebSocket: every event as it becomes safe, a JSON text each, and what this host leaves out under too much load; a listener
+/// that falls behind is told how many it missed.
 #[utoipa::path(get, path = "/events", tag = "host", responses((status = 101, description = "events follow")))]
 pub async fn events(State(status): State<Arc<Status>>, upgrade: WebSocketUpgrade) -> Response {
-    let mut events = status.sessions.outbox.live();
+    let (mut events, mut left_out) = (status.sessions.outbox.live(), status.sessions.headroom.changes());
     upgrade.max_message_size(HEARD_BYTES_MAX).max_frame_size(HEARD_BYTES_MAX).on_upgrade(move |mut socket| async move {
         loop {
             let text = tokio::select! {
@@ -160,6 +161,7 @@ pub async fn events(State(status): State<Arc<Status>>, upgrade: WebSocketUpgrade
                     Err(RecvError::Lagged(missed)) => json!({ "missed": missed }).to_string(),
                     Err(RecvError::Closed) => return,
                 },
+                Ok(()) = left_out.changed() => serde_json::to_string(&*left_out.borrow_and_update()).unwrap_or_default(),
                 // the listener says nothing that matters; this notices that it left
                 heard = socket.recv() => match heard { Some(Ok(_)) => continue, _ => return },
             };

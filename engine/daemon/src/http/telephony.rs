@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, Request, State};
 use axum::http::{StatusCode, header};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::api::Api;
 use super::body;
@@ -32,6 +33,10 @@ pub async fn webhook(State(api): State<Arc<Api>>, request: Request) -> Result<St
     api.telephony_is_on()?;
     let authorization = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
     let body = body::read(request, &()).await?;
+    // before it is read: what was read once is no news when it is sent again
+    let place = Arc::clone(&api.waiting)
+        .try_acquire_owned()
+        .map_err(|_| Refusal::of(StatusCode::SERVICE_UNAVAILABLE, "too many callers wait for their agent: send this again").retry_after_s(1))?;
     let event = api.rooms.webhook(&authorization, &body).map_err(|refused| {
         tracing::warn!(reason = refused.0, "a webhook is not believed");
         Refusal::of(StatusCode::UNAUTHORIZED, refused.0).at("Authorization")
@@ -40,7 +45,7 @@ pub async fn webhook(State(api): State<Arc<Api>>, request: Request) -> Result<St
         Happened::Joined(participant) if api.is_caller(&participant) => {
             api.calls.joined(&event.room, &participant, event.at_unix_ms);
             if !api.is_bridged(&event.room) {
-                bring_agent(api, event.room, participant)?;
+                bring_agent(api, place, event.room, participant);
             }
         }
         Happened::Left(participant) => api.calls.left(&participant, event.at_unix_ms),
@@ -66,10 +71,7 @@ pub async fn call_by_room(State(api): State<Arc<Api>>, Path(room): Path<String>)
     api.calls.find(|call| call.is_in(&room)).map(Json).ok_or_else(|| Refusal::unknown("roomName", "no call in this room is remembered"))
 }
 
-fn bring_agent(api: Arc<Api>, room: String, caller: Participant) -> Result<(), Refusal> {
-    let place = Arc::clone(&api.waiting)
-        .try_acquire_owned()
-        .map_err(|_| Refusal::of(StatusCode::SERVICE_UNAVAILABLE, "too many callers wait for their agent: send this again").retry_after_s(1))?;
+fn bring_agent(api: Arc<Api>, place: OwnedSemaphorePermit, room: String, caller: Participant) {
     tokio::spawn(async move {
         let _place = place;
         let mut pause = PAUSE;
@@ -85,7 +87,6 @@ fn bring_agent(api: Arc<Api>, room: String, caller: Participant) -> Result<(), R
         }
         tracing::error!(room, caller = caller.identity, "a caller gets no agent");
     });
-    Ok(())
 }
 
 /// Sends the agent, unless the caller has gone: a webhook may be late, and sending would make the room anew.

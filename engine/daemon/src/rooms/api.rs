@@ -1,7 +1,6 @@
 //! What the HTTP side asks of rooms, answered by the server's API and by this host.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
@@ -14,7 +13,8 @@ use voiced_livekit::api::{self, ApiError, EgressFile, S3Bucket};
 use voiced_livekit::token::{AgentDispatch, Grants as TokenGrants, ParticipantToken};
 use voiced_livekit::webhook::{ParticipantKind, Received, WebhookKind};
 
-use super::RoomHost;
+use super::bridge::Order;
+use super::{EgressPlace, RoomHost};
 use crate::call::Request;
 use crate::http::rooms::{Dispatched, Grants, Happened, Kind, Participant, Pass, Refused, Rooms, RoomsError, SupervisorMode, WebhookEvent};
 use crate::recording::Recorder;
@@ -47,11 +47,17 @@ impl Rooms for RoomHost {
     }
 
     async fn delete(&self, room: &str) -> Result<(), RoomsError> {
-        self.api.delete_room(room).await.map_err(told)
+        self.api.delete_room(room).await.map_err(told)?;
+        self.egress().remove(room);
+        Ok(())
     }
 
     async fn participants(&self, room: &str) -> Result<Vec<Participant>, RoomsError> {
         let there = self.api.list_participants(room).await.map_err(told)?;
+        // of a room that is not there the server says that nobody is in it
+        if there.is_empty() && self.api.room(room).await.map_err(told)?.is_none() {
+            return Err(RoomsError::NotFound);
+        }
         let seen = |info: api::ParticipantInfo| Participant {
             sid: info.sid,
             identity: info.identity,
@@ -62,7 +68,7 @@ impl Rooms for RoomHost {
     }
 
     async fn agent_present(&self, room: &str) -> Result<bool, RoomsError> {
-        let without = self.live().get(room).is_some_and(|live| live.without_agent);
+        let without = self.live().get(room).is_some_and(|live| live.without_agent || live.taken_over);
         Ok(!without && self.participants(room).await?.iter().any(|participant| participant.kind == Kind::Agent))
     }
 
@@ -93,7 +99,7 @@ impl Rooms for RoomHost {
     async fn supervise(&self, room: &str, identity: &str, mode: SupervisorMode) -> Result<(), RoomsError> {
         let orders = self.live().get(room).map(|live| live.orders.clone()).ok_or(RoomsError::NotFound)?;
         let orders = orders.ok_or_else(|| RoomsError::Conflict("only phone calls have supervisors; here people talk with the agent".into()))?;
-        orders.send((identity.to_owned(), mode)).await.map_err(|_| RoomsError::NotFound)
+        orders.send(Order::TakePart(identity.to_owned(), mode)).await.map_err(|_| RoomsError::NotFound)
     }
 
     async fn record(&self, room: &str, enable: bool) -> Result<(), RoomsError> {
@@ -105,7 +111,7 @@ impl Rooms for RoomHost {
         }
         let mut live = self.live();
         let room = live.get_mut(room).ok_or(RoomsError::NotFound)?;
-        if let Some(stop) = room.recording.take() {
+        if let Some(stop) = room.recording.upgrade() {
             stop.store(true, Ordering::Relaxed);
         }
         Ok(())
@@ -119,10 +125,7 @@ impl Rooms for RoomHost {
         };
         let room = event.room.map(|room| room.name).unwrap_or_default();
         let participant = event.participant.map(|who| Participant { sid: who.sid, identity: who.identity, kind: kind(who.kind), attributes: who.attributes });
-        let bridged = self.settings.bridge_enabled && room.starts_with(&self.settings.bridge_room_prefix);
         let happened = match (event.kind, participant) {
-            // the agent is in a phone call's room from the start
-            (WebhookKind::ParticipantJoined, Some(_)) if bridged => Happened::Other,
             (WebhookKind::ParticipantJoined, Some(who)) => Happened::Joined(who),
             (WebhookKind::ParticipantLeft, Some(who)) => Happened::Left(who),
             (WebhookKind::RoomFinished, _) => {
@@ -143,47 +146,46 @@ impl RoomHost {
         let requests = {
             let mut live = self.live();
             let room = live.get_mut(room).ok_or(RoomsError::NotFound)?;
-            if room.recording.is_some() {
+            if room.recording.upgrade().is_some_and(|stop| !stop.load(Ordering::Relaxed)) {
                 return Ok(());
             }
-            room.recording = Some(Arc::clone(&stop));
+            room.recording = Arc::downgrade(&stop);
             room.requests.clone()
         };
-        let recorder = Recorder::start(&path).map_err(|error| {
-            if let Some(room) = self.live().get_mut(room) {
-                room.recording = None; // the next try is not told that one is under way
-            }
-            RoomsError::Unavailable(format!("{error:#}"))
-        })?;
+        let recorder = Recorder::start(&path).map_err(|error| RoomsError::Unavailable(format!("{error:#}")))?;
         tracing::info!(room, path = %path.display(), "recording");
         let tap = move |side, packet: &Packet| !stop.load(Ordering::Relaxed) && recorder.take(side, packet);
         requests.send(Request::Tap(Box::new(tap))).await.map_err(|_| RoomsError::NotFound)
     }
 
-    /// Lets the agent of a bridged call speak, or sends it out of it; false where no call of ours is bridged into this room.
+    /// Calls the agent back into a bridged call, or sends it out of it; false where no call of ours is bridged into this room.
     async fn agent_in_call(&self, room: &str, may_speak: bool) -> Result<bool, RoomsError> {
-        let requests = {
+        let (requests, orders) = {
             let mut live = self.live();
-            let Some(live) = live.get_mut(room).filter(|live| live.orders.is_some()) else { return Ok(false) };
+            let Some(live) = live.get_mut(room) else { return Ok(false) };
+            let Some(orders) = live.orders.clone() else { return Ok(false) };
             live.without_agent = !may_speak;
-            live.requests.clone()
+            (live.requests.clone(), orders)
         };
         requests.send(Request::Tell(Input::AgentMaySpeak(may_speak))).await.map_err(|_| RoomsError::NotFound)?;
+        if may_speak {
+            orders.send(Order::CallBack).await.map_err(|_| RoomsError::NotFound)?;
+        }
         Ok(true)
     }
 
     /// LiveKit's Egress service records the room, once at a time, whoever is in it.
     async fn record_by_egress(&self, room: &str, enable: bool) -> Result<(), RoomsError> {
-        if !enable {
-            let under_way = self.egress().remove(room);
-            return match under_way {
-                Some(id) => self.api.stop_egress(room, &id).await.map(drop).map_err(told),
-                None => Ok(()),
-            };
-        }
-        if self.egress().contains_key(room) {
-            return Ok(());
-        }
+        let place = {
+            let mut egress = self.egress();
+            if !enable && !egress.contains_key(room) {
+                return Ok(());
+            }
+            if egress.len() >= EGRESS_MAX {
+                egress.pop_first();
+            }
+            Arc::clone(egress.entry(room.to_owned()).or_default())
+        };
         let settings = &self.settings;
         let bucket = (!settings.egress_bucket.is_empty()).then(|| S3Bucket {
             name: settings.egress_bucket.clone(),
@@ -193,29 +195,28 @@ impl RoomHost {
             secret: settings.egress_secret.clone(),
         });
         let path = settings.egress_path.replace("{room}", room).replace("{time}", &unix_ms().to_string());
-        let started = self.api.start_egress(room, &EgressFile { path, bucket }).await.map_err(told)?;
-        tracing::info!(room, egress = started.id, "recording by Egress");
-        let twice = {
-            let mut egress = self.egress();
-            if egress.len() >= EGRESS_MAX {
-                egress.pop_first();
-            }
-            // two who asked at once: the first recording goes on
-            match egress.entry(room.to_owned()) {
-                Entry::Occupied(_) => Some(started.id),
-                Entry::Vacant(place) => {
-                    place.insert(started.id);
-                    None
+        let (api, room) = (Arc::clone(&self.api), room.to_owned());
+        // to its end, though nobody waits so long: or a recording would begin whose id nobody knows
+        let switched = tokio::spawn(async move {
+            let mut under_way = place.lock().await;
+            match (enable, under_way.clone()) {
+                (true, None) => {
+                    let started = api.start_egress(&room, &EgressFile { path, bucket }).await?;
+                    tracing::info!(room, egress = started.id, "recording by Egress");
+                    *under_way = Some(started.id);
                 }
+                (false, Some(id)) => match api.stop_egress(&room, &id).await {
+                    Err(error) if !error.is_not_found() => return Err(error),
+                    _ => *under_way = None,
+                },
+                (true, Some(_)) | (false, None) => {}
             }
-        };
-        match twice {
-            Some(id) => self.api.stop_egress(room, &id).await.map(drop).map_err(told),
-            None => Ok(()),
-        }
+            Ok(())
+        });
+        switched.await.map_err(|error| RoomsError::Unavailable(error.to_string()))?.map_err(told)
     }
 
-    fn egress(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+    fn egress(&self) -> MutexGuard<'_, BTreeMap<String, EgressPlace>> {
         self.egress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use voiced_core::conversation::Input;
 use voiced_core::id::GuestId;
 use voiced_core::packet::{Codec, Packet};
@@ -24,19 +24,30 @@ use voiced_livekit::{DisconnectReason, JoinOptions, Participant, PublishTrack, R
 use super::RoomHost;
 use super::early::EarlyTexts;
 use super::show::{Show, state};
+use super::voices::Voices;
 use super::whisper::Whisper;
 use crate::call::{Observed, Request, Side};
 use crate::http::rooms::SupervisorMode;
 
 /// Attribute by which a participant chooses how to take part.
 const MODE: &str = "voiced.mode";
-/// Tries to join, and the pause after each: a server that restarts is back by then.
+/// Tries to join in a row, and the pause after each: a server that restarts is back by then.
 const JOINS_MAX: u32 = 5;
 const JOIN_PAUSE: Duration = Duration::from_secs(3);
 /// A join that takes longer than this has failed.
 const JOIN_MAX: Duration = Duration::from_secs(10);
+/// A room that comes back takes less time than this. Whoever had the floor of one that is away longer cannot be heard.
+const AWAY_MAX: Duration = Duration::from_secs(5);
 /// Orders from the HTTP side that wait at most.
 pub const ORDERS_MAX: usize = 16;
+
+/// What the HTTP side wants of a call's room.
+pub enum Order {
+    /// How someone shall take part.
+    TakePart(String, SupervisorMode),
+    /// The agent has its place back from whoever took it.
+    CallBack,
+}
 
 /// The call that has a room.
 pub struct Bridged {
@@ -45,13 +56,16 @@ pub struct Bridged {
     pub to: String,
     pub requests: mpsc::Sender<Request>,
     pub watched: mpsc::Receiver<Observed>,
-    /// How people shall take part, by identity, as the HTTP side says.
-    pub orders: mpsc::Receiver<(String, SupervisorMode)>,
+    pub orders: mpsc::Receiver<Order>,
+    /// How people shall take part, by identity, as was ordered so far.
+    pub ordered: HashMap<String, SupervisorMode>,
 }
 
 /// Keeps the call's room until the call is over.
 pub async fn run(host: Arc<RoomHost>, room: String, mut call: Bridged) {
-    for attempt in 1..=JOINS_MAX {
+    let mut attempt = 0;
+    while attempt < JOINS_MAX {
+        attempt += 1;
         let joined = tokio::select! {
             joined = Bridge::join(&host, &room, &call) => joined,
             () = call.requests.closed() => return,
@@ -62,9 +76,12 @@ pub async fn run(host: Arc<RoomHost>, room: String, mut call: Bridged) {
                     return;
                 }
                 tracing::warn!(room, "the call's room was lost; the call goes on");
+                attempt = 0;
             }
             Err(error) => tracing::warn!(room, attempt, error = format!("{error:#}"), "the call's room cannot be joined; the call goes on"),
         }
+        // nobody else can talk with the caller now
+        let _ = call.requests.send(Request::Tell(Input::AgentMaySpeak(true))).await; // a call that is over needs no telling
         tokio::select! { () = sleep(JOIN_PAUSE) => {}, () = call.requests.closed() => return }
     }
 }
@@ -83,7 +100,8 @@ struct Bridge {
     requests: mpsc::Sender<Request>,
     people: BTreeMap<String, Person>,
     early: EarlyTexts,
-    ordered: HashMap<String, SupervisorMode>,
+    /// Since when the room is away, as it is until it is connected.
+    away_since: Option<Instant>,
     show: Show,
     /// The call's sound goes into these rooms as long as this is held.
     tapped: Arc<()>,
@@ -94,9 +112,24 @@ struct Person {
     /// What their attribute says.
     chosen: Option<SupervisorMode>,
     mode: SupervisorMode,
-    guest: Option<GuestId>,
-    /// The track that is heard.
-    track: Option<RemoteTrack>,
+    /// Which of the tracks is heard.
+    voices: Voices,
+    tracks: Vec<Heard>,
+}
+
+/// A track of someone's, and where it leads.
+struct Heard {
+    track: RemoteTrack,
+    way: Way,
+}
+
+#[derive(Clone, Copy)]
+enum Way {
+    Nowhere,
+    /// To the agent's model.
+    Whispered,
+    /// To the caller.
+    Aloud(GuestId),
 }
 
 impl Bridge {
@@ -134,7 +167,7 @@ impl Bridge {
             requests: call.requests.clone(),
             people: BTreeMap::new(),
             early: EarlyTexts::default(),
-            ordered: HashMap::new(),
+            away_since: Some(Instant::now()),
             tapped: Arc::default(),
         };
         bridge.tap().await;
@@ -169,16 +202,22 @@ impl Bridge {
 
     async fn serve(&mut self, call: &mut Bridged, mut events: mpsc::Receiver<RoomEvent>) -> Left {
         for person in self.agent.participants().iter() {
-            self.seen(person).await;
+            self.seen(person, &mut call.ordered).await;
         }
+        self.relieve().await;
         let left = loop {
+            let away_until = self.away_since.map(|since| since + AWAY_MAX);
             tokio::select! {
                 () = self.requests.closed() => break Left::WithTheCall,
                 Some(observed) = call.watched.recv() => self.show.observe(&observed, Some(&self.caller_identity)),
-                Some((identity, mode)) = call.orders.recv() => self.ordered(identity, mode).await,
+                Some(order) = call.orders.recv() => self.carry_out(order, &mut call.ordered).await,
+                () = sleep_until(away_until.unwrap_or_else(Instant::now)), if away_until.is_some() => {
+                    self.away_since = None;
+                    self.tell(Input::AgentMaySpeak(true)).await;
+                }
                 event = events.recv() => match event {
                     Some(RoomEvent::Disconnected { .. }) | None => break Left::Lost,
-                    Some(event) => self.apply(event).await,
+                    Some(event) => self.apply(event, &mut call.ordered).await,
                 },
             }
         };
@@ -190,13 +229,23 @@ impl Bridge {
         left
     }
 
-    async fn apply(&mut self, event: RoomEvent) {
+    async fn apply(&mut self, event: RoomEvent, ordered: &mut HashMap<String, SupervisorMode>) {
         match event {
-            RoomEvent::Connected => self.show.ready(),
-            RoomEvent::ParticipantJoined(person) | RoomEvent::ParticipantChanged(person) => self.seen(&person).await,
+            RoomEvent::Connected => {
+                self.show.ready();
+                self.away_since = None;
+                self.relieve().await;
+            }
+            RoomEvent::Reconnecting => self.away_since = Some(Instant::now()),
+            RoomEvent::Reconnected { .. } => {
+                self.away_since = None;
+                self.relieve().await;
+            }
+            RoomEvent::ParticipantJoined(person) | RoomEvent::ParticipantChanged(person) => self.seen(&person, ordered).await,
             RoomEvent::ParticipantLeft { identity, .. } => self.left(&identity).await,
             RoomEvent::TrackSubscribed { identity, track } => self.hear(&identity, track).await,
-            RoomEvent::TrackUnsubscribed { identity, .. } => self.unhear(&identity).await,
+            RoomEvent::TrackUnsubscribed { identity, sid } => self.unhear(&identity, &sid).await,
+            RoomEvent::TrackMuted { identity, sid, muted } => self.muted(&identity, &sid, muted),
             RoomEvent::Text { topic, from, text, complete: true, .. } if topic == "lk.chat" => {
                 if self.people.contains_key(&from) {
                     self.tell(Input::Whispered(text)).await;
@@ -212,16 +261,17 @@ impl Bridge {
     }
 
     /// Someone came, published something or changed the way of taking part.
-    async fn seen(&mut self, person: &Participant) {
+    async fn seen(&mut self, person: &Participant, ordered: &mut HashMap<String, SupervisorMode>) {
         if !person.kind.is_human() || person.identity == self.caller_identity {
             return;
         }
         let chosen = person.attributes.get(MODE).and_then(|mode| SupervisorMode::parse(mode));
         if self.people.get(&person.identity).is_some_and(|known| known.chosen != chosen) {
-            self.ordered.remove(&person.identity); // the last word counts
+            ordered.remove(&person.identity); // the last word counts
         }
-        let mode = self.ordered.get(&person.identity).copied().or(chosen).unwrap_or(SupervisorMode::Barge);
-        let known = self.people.entry(person.identity.clone()).or_insert(Person { chosen, mode, guest: None, track: None });
+        let mode = ordered.get(&person.identity).copied().or(chosen).unwrap_or(SupervisorMode::Barge);
+        let unknown = || Person { chosen, mode, voices: Voices::default(), tracks: Vec::new() };
+        let known = self.people.entry(person.identity.clone()).or_insert_with(unknown);
         known.chosen = chosen;
         let changed = std::mem::replace(&mut known.mode, mode) != mode;
         for text in self.early.of(Instant::now(), &person.identity) {
@@ -236,78 +286,123 @@ impl Bridge {
         self.relieve().await;
     }
 
-    async fn ordered(&mut self, identity: String, mode: SupervisorMode) {
-        self.ordered.insert(identity.clone(), mode);
-        if let Some(person) = self.people.get_mut(&identity) {
-            person.mode = mode;
-            self.route(&identity).await;
-            self.relieve().await;
+    async fn carry_out(&mut self, order: Order, ordered: &mut HashMap<String, SupervisorMode>) {
+        let changed = match order {
+            Order::TakePart(identity, mode) => {
+                ordered.insert(identity.clone(), mode);
+                vec![(identity, mode)]
+            }
+            // who had taken its place still talks with the caller
+            Order::CallBack => {
+                let there = self.people.iter().map(|(identity, person)| (identity.clone(), person.mode));
+                let took: Vec<_> = there.chain(ordered.clone()).filter(|(_, mode)| *mode == SupervisorMode::Takeover).collect();
+                took.into_iter().map(|(identity, _)| (identity, SupervisorMode::Barge)).collect()
+            }
+        };
+        for (identity, mode) in changed {
+            if let Some(person) = self.people.get_mut(&identity) {
+                person.mode = mode;
+                self.route(&identity).await;
+            }
+            ordered.insert(identity, mode);
         }
+        self.relieve().await;
     }
 
     async fn left(&mut self, identity: &str) {
-        self.unhear(identity).await;
-        self.people.remove(identity);
+        if let Some(person) = self.people.remove(identity) {
+            for heard in person.tracks {
+                self.release(&heard).await;
+            }
+        }
         self.relieve().await;
     }
 
     async fn hear(&mut self, identity: &str, track: RemoteTrack) {
+        self.unhear(identity, &track.sid).await;
         if let Some(person) = self.people.get_mut(identity).filter(|_| track.audio) {
-            person.track = Some(track);
+            person.tracks.push(Heard { track, way: Way::Nowhere });
             self.route(identity).await;
         }
     }
 
-    async fn unhear(&mut self, identity: &str) {
+    async fn unhear(&mut self, identity: &str, sid: &str) {
         let Some(person) = self.people.get_mut(identity) else { return };
-        if let Some(track) = person.track.take() {
-            let _ = self.agent.unlisten(&track.sid);
+        person.voices.gone(sid);
+        if let Some(index) = person.tracks.iter().position(|heard| heard.track.sid == sid) {
+            let heard = person.tracks.remove(index);
+            self.release(&heard).await;
         }
-        if let Some(guest) = person.guest.take() {
+    }
+
+    fn muted(&mut self, identity: &str, sid: &str, muted: bool) {
+        let Some(person) = self.people.get_mut(identity) else { return };
+        person.voices.muted(sid, muted);
+        for heard in person.tracks.iter_mut().filter(|heard| heard.track.sid == sid) {
+            heard.track.muted = muted;
+        }
+    }
+
+    async fn release(&self, heard: &Heard) {
+        let _ = self.agent.unlisten(&heard.track.sid);
+        if let Way::Aloud(guest) = heard.way {
             let _ = self.requests.send(Request::GuestLeft(guest)).await; // a call that is over has no guests
         }
     }
 
     /// Leads a person's sound where their mode wants it.
     async fn route(&mut self, identity: &str) {
-        let Some(person) = self.people.get_mut(identity) else { return };
-        let Some(track) = &person.track else { return };
-        let aloud = matches!(person.mode, SupervisorMode::Barge | SupervisorMode::Takeover);
-        if let Some(guest) = person.guest.take_if(|_| !aloud) {
-            let _ = self.requests.send(Request::GuestLeft(guest)).await; // a call that is over has no guests
+        let Some(mut person) = self.people.remove(identity) else { return };
+        for heard in &mut person.tracks {
+            let stays = match heard.way {
+                Way::Nowhere => false,
+                Way::Whispered => person.mode == SupervisorMode::Whisper,
+                Way::Aloud(_) => matches!(person.mode, SupervisorMode::Barge | SupervisorMode::Takeover),
+            };
+            if !stays {
+                self.release(heard).await;
+                heard.way = self.lead(person.mode, &heard.track, &mut person.voices).await;
+            }
         }
-        match person.mode {
-            SupervisorMode::Listen => {
-                let _ = self.agent.unlisten(&track.sid);
-            }
+        self.people.insert(identity.to_owned(), person);
+    }
+
+    async fn lead(&self, mode: SupervisorMode, track: &RemoteTrack, voices: &mut Voices) -> Way {
+        match mode {
+            SupervisorMode::Listen => Way::Nowhere,
             SupervisorMode::Whisper => {
-                let whisper = Whisper::new(&self.host, codec(track), self.requests.clone());
-                let _ = self.agent.listen(&track.sid, whisper.into_listener());
+                let mut pass = voices.add(track);
+                let mut whisper = Whisper::new(&self.host, codec(track), self.requests.clone()).into_listener();
+                let _ = self.agent.listen(&track.sid, Box::new(move |packet| _ = pass(packet).map(&mut whisper)));
+                Way::Whispered
             }
-            SupervisorMode::Barge | SupervisorMode::Takeover if person.guest.is_none() => {
+            SupervisorMode::Barge | SupervisorMode::Takeover => {
                 let (joined, port) = oneshot::channel();
                 let asked = self.requests.send(Request::Guest { codec: codec(track), to_caller: true, to_agent: false, joined }).await.is_ok();
-                if let (true, Ok(mut port)) = (asked, port.await) {
-                    person.guest = Some(port.id);
-                    let _ = self.agent.listen(
-                        &track.sid,
-                        Box::new(move |packet| {
-                            let _ = port.packets.push(&packet); // a call that is that far behind hears better without it
-                        }),
-                    );
-                } else {
-                    tracing::warn!(room = self.agent.name(), identity, "too many people speak in this call already");
-                }
+                let (true, Ok(mut port)) = (asked, port.await) else {
+                    tracing::warn!(room = self.agent.name(), "too many people speak in this call already");
+                    return Way::Nowhere;
+                };
+                let (guest, mut pass) = (port.id, voices.add(track));
+                let hear = move |packet| {
+                    if let Some(packet) = pass(packet) {
+                        let _ = port.packets.push(&packet); // a call that is that far behind hears better without it
+                    }
+                };
+                let _ = self.agent.listen(&track.sid, Box::new(hear));
+                Way::Aloud(guest)
             }
-            SupervisorMode::Barge | SupervisorMode::Takeover => {}
         }
     }
 
     /// The agent has the floor unless somebody took it over or sent the agent out.
     async fn relieve(&self) {
         let taken = self.people.values().any(|person| person.mode == SupervisorMode::Takeover);
-        let sent_out = self.host.live().get(&self.agent.name()).is_some_and(|live| live.without_agent);
-        self.tell(Input::AgentMaySpeak(!taken && !sent_out)).await;
+        let silent = self.host.live().get_mut(&self.agent.name()).is_some_and(|live| {
+            live.taken_over = taken;
+            taken || live.without_agent
+        });
+        self.tell(Input::AgentMaySpeak(!silent)).await;
     }
 
     async fn tell(&self, input: Input) {

@@ -34,6 +34,8 @@ const JOIN_MAX: Duration = Duration::from_secs(10);
 const NOBODY_MAX: Duration = Duration::from_mins(5);
 /// Who disappears is waited for this long: a browser that reloads, a phone that changes networks.
 const AWAY_MAX: Duration = Duration::from_secs(20);
+/// A phone that disappears without hanging up: its gateway joins again at once, if it does.
+const PHONE_AWAY_MAX: Duration = Duration::from_secs(5);
 /// Messages to the call that wait at most: 5 s of sound.
 const FROM_LINE_MAX: usize = 256;
 /// Messages to the room that wait at most: 5 s of sound.
@@ -147,10 +149,14 @@ impl RoomCall {
                 self.ready();
             }
             RoomEvent::ParticipantJoined(participant) | RoomEvent::ParticipantChanged(participant) => self.joined(&participant)?,
-            RoomEvent::ParticipantLeft { identity, .. } => self.left(&identity),
+            RoomEvent::ParticipantLeft { identity, reason } => self.left(&identity, reason),
             RoomEvent::TrackSubscribed { identity, track } => self.listen(&identity, &track),
             RoomEvent::TrackMuted { identity, sid, muted } => _ = self.voices.get(&identity).map(|voices| voices.muted(&sid, muted)),
-            RoomEvent::TrackUnsubscribed { identity, sid } => _ = self.voices.get_mut(&identity).map(|voices| voices.gone(&sid)),
+            RoomEvent::TrackUnsubscribed { identity, sid } => {
+                // a guest has its place in the call for as long as its track is listened to
+                let _ = self.room.unlisten(&sid);
+                _ = self.voices.get_mut(&identity).map(|voices| voices.gone(&sid));
+            }
             RoomEvent::Text { topic, from, text, complete: true, .. } if topic == "lk.chat" => {
                 if self.live.is_some() && self.may_talk(&from) {
                     self.tell(Input::Typed(text));
@@ -192,10 +198,9 @@ impl RoomCall {
         Ok(())
     }
 
-    fn left(&mut self, identity: &str) {
+    fn left(&mut self, identity: &str, reason: DisconnectReason) {
         if self.linked.loses(identity) {
-            // a phone that hangs up does not come back
-            self.leave_at = Instant::now() + if self.linked.is_phone() { Duration::ZERO } else { AWAY_MAX };
+            self.leave_at = Instant::now() + away_max(self.linked.is_phone(), reason);
         } else {
             self.voices.remove(identity);
         }
@@ -263,7 +268,7 @@ impl RoomCall {
             direct: false,
         };
         let task = self.host.sessions.take(call, Line { from, to: Some(to) })?.task;
-        self.host.live().insert(self.name.clone(), LiveRoom { requests: requests.clone(), orders: None, recording: None, without_agent: false });
+        self.host.live().insert(self.name.clone(), LiveRoom::new(requests.clone(), None));
         Ok(Live { from: from_sender, to: to_receiver, watched, requests, task, show: Show::new(self.room.clone()) })
     }
 
@@ -339,6 +344,16 @@ impl RoomCall {
     }
 }
 
+/// How long somebody who has left is waited for.
+fn away_max(is_phone: bool, reason: DisconnectReason) -> Duration {
+    match reason {
+        _ if !is_phone => AWAY_MAX,
+        // a phone that hangs up does not come back
+        DisconnectReason::Left | DisconnectReason::Removed | DisconnectReason::RoomDeleted => Duration::ZERO,
+        _ => PHONE_AWAY_MAX,
+    }
+}
+
 /// Somebody else's sound goes into the call as a guest's, as long as the track lives.
 fn listen_too(room: &Room, live: &Live, sid: &str, mut pass: impl FnMut(Packet) -> Option<Packet> + Send + 'static) {
     let (joined, port) = oneshot::channel();
@@ -373,5 +388,20 @@ async fn hear(live: &mut Option<Live>) -> Heard {
     tokio::select! {
         said = live.to.recv() => said.map_or(Heard::Over, Heard::Say),
         Some(observed) = live.watched.recv() => Heard::Watched(observed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phone_that_hangs_up_is_not_waited_for_and_one_that_is_lost_is() {
+        for (reason, waited) in
+            [(DisconnectReason::Left, false), (DisconnectReason::Removed, false), (DisconnectReason::DuplicateIdentity, true), (DisconnectReason::Lost, true)]
+        {
+            assert_eq!(away_max(true, reason) > Duration::ZERO, waited, "{reason:?}");
+            assert!(away_max(false, reason) >= away_max(true, reason), "a browser may reload");
+        }
     }
 }

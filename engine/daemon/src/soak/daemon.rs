@@ -132,7 +132,7 @@ impl Daemon {
     pub async fn settle(&self, patience: Duration) {
         let begun = Instant::now();
         while begun.elapsed() < patience {
-            let store = Store::open(&self.store(), &[]);
+            let store = Store::open(&self.store(), &["ema"]);
             let owed = store.and_then(|store| Ok(store.owed(1)? + store.processes()?.iter().map(|process| process.calls.len()).sum::<usize>()));
             if matches!(owed, Ok(0)) {
                 break;

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
+use voiced_core::codec::opus::{ENCODED_LEN, OpusEncoder};
 use voiced_core::codec::sample_from_mulaw;
 use voiced_lab::livekit::{Command, Peer};
 use voiced_lab::phone::{CallReport, Sign, Step};
@@ -10,9 +11,10 @@ use voiced_lab::providers::{Answer, Script};
 
 use crate::caller::{call, listen, say, script, wait_for};
 use crate::host::Host;
+use crate::rooms::{SILENCE, Talk, free_port};
 use crate::story;
 use crate::until;
-use crate::venue::{Venue, agent_is_ready, agent_sounds, post};
+use crate::venue::{API_KEY, Venue, agent_is_ready, agent_sounds, post};
 
 /// 20 ms of a phone line.
 const FRAME_BYTES: usize = 160;
@@ -62,9 +64,10 @@ fn heard_by_caller(report: &CallReport, until_ms: u64) -> usize {
 
 #[tokio::test]
 async fn people_in_the_room_hear_both_and_are_heard_by_the_caller() {
-    let Some(venue) = Venue::open().await else { return };
+    let port = free_port();
+    let Some(venue) = Venue::telling(Some(port)).await else { return };
     let asked = Asked::default();
-    let host = Arc::new(venue.host(listening(&asked), &[("VOICED_LIVEKIT__BRIDGE_ENABLED", "true")]).await);
+    let host = Arc::new(venue.host(listening(&asked), &[("VOICED_LIVEKIT__BRIDGE_ENABLED", "true"), ("PORT", &port.to_string())]).await);
     let (spoken, heard, hello) = (Sign::default(), Sign::default(), venue.line("Hello, this is Bob from the office."));
     let steps = vec![listen(), wait_for(&spoken), say("My kitchen sink is leaking."), listen(), wait_for(&heard), Step::HangUp];
     let (report, room) = phone_call(&host, steps).await;
@@ -84,6 +87,9 @@ async fn people_in_the_room_hear_both_and_are_heard_by_the_caller() {
     // over before the agent has subscribed to them
     let heard_ms = heard_by_caller(&report, report.utterances[0].from_ms);
     assert!(heard_ms > 800, "the caller heard {heard_ms} ms before speaking: no bob");
+    let by_room = format!("/telephony/calls/by-room/{room}");
+    let told: Value = reqwest::Client::new().get(host.url(&by_room)).bearer_auth(API_KEY).send().await.expect("an answer").json().await.expect("JSON");
+    assert_eq!((&told["callId"], &told["from"]), (&json!(report.call_sid), &json!("+15550001111")), "the webhooks' call: {told}");
     story::of(&host, &report.call_sid).await;
 }
 
@@ -93,9 +99,24 @@ async fn a_supervisor_whispers_to_the_agent_and_takes_its_place() {
     let asked = Asked::default();
     let host = Arc::new(venue.host(listening(&asked), &[("VOICED_LIVEKIT__BRIDGE_ENABLED", "true"), ("VOICED_TURN__SILENCE_MS", "0")]).await);
     let (whispered, taken_over, discount) = (Sign::default(), Sign::default(), venue.line("Offer her a discount."));
+    let called_back = Sign::default();
     let line = || say("My kitchen sink is leaking.");
     // two turns: the words of a spoken whisper come a pause and a transcript later, perhaps behind the first question
-    let talk = [listen(), wait_for(&whispered), line(), listen(), line(), listen(), wait_for(&taken_over), line(), Step::Wait { ms: 4_000 }, Step::HangUp];
+    let talk = [
+        listen(),
+        wait_for(&whispered),
+        line(),
+        listen(),
+        line(),
+        listen(),
+        wait_for(&taken_over),
+        line(),
+        Step::Wait { ms: 3_000 },
+        wait_for(&called_back),
+        line(),
+        listen(),
+        Step::HangUp,
+    ];
     let (report, room) = phone_call(&host, talk.into()).await;
     let mut bob = venue.enters(venue.server.token(&room, "bob")).await;
     bob.wait_for("participant_joined", |event| event.text("kind") == "sip").await.expect("the caller is there");
@@ -114,9 +135,17 @@ async fn a_supervisor_whispers_to_the_agent_and_takes_its_place() {
     supervise(&host, &room, "bob", "takeover").await;
     let before = asked.lock().expect("nobody panicked").len();
     taken_over.give();
+    let spoken = || story::taken(&host, room.trim_start_matches("twilio-")).into_iter().filter(|event| event.body["data"]["speaker"] == "tenant").count();
+    until("the caller's line to bob is told", async || spoken() == 3).await;
+    let asked_so_far = || asked.lock().expect("nobody panicked").len();
+    assert_eq!(before, asked_so_far(), "the agent was asked although bob had taken over");
+    let present = async || post(&host, "/room/join", json!({ "roomName": room, "participantIdentity": "eve" })).await.1["agentPresent"].clone();
+    assert_eq!(present().await, false);
+    assert_eq!(post(&host, &format!("/room/{room}/agent"), json!({ "enable": true })).await.0, 200);
+    assert_eq!(present().await, true);
+    called_back.give();
     let report = report.await.expect("the call ends");
-    let after = asked.lock().expect("nobody panicked").len();
-    assert_eq!(before, after, "the agent was asked although bob had taken over");
+    assert_eq!(before + 1, asked_so_far(), "it was called back");
     let story = story::of(&host, &report.call_sid).await;
     assert!(!story.said().iter().any(|(_, text)| text.contains("discount")), "{:?}", story.said());
 }
@@ -144,6 +173,79 @@ async fn an_agent_that_is_sent_out_of_a_phone_call_is_silent_until_it_is_called_
     assert_eq!(asked.lock().expect("nobody panicked").len(), 1, "it was called back");
     let story = story::of(&host, &report.call_sid).await;
     assert_eq!(story.agent().len(), 2, "the greeting, and the answer: {:?}", story.said());
+}
+
+/// 20 ms of a tone as Opus.
+fn tone() -> Vec<u8> {
+    let mut encoder = OpusEncoder::new().expect("an encoder");
+    let mut packet = [0; 512];
+    let mut len = 0;
+    // the first packets are still rising
+    for start in (0..).step_by(ENCODED_LEN).take(10) {
+        let sound: Vec<i16> = (start..start + ENCODED_LEN).map(|at| ((at as f32 * 440.0 * std::f32::consts::TAU / 48_000.0).sin() * 12_000.0) as i16).collect();
+        len = encoder.encode(&sound, &mut packet);
+    }
+    packet[..len].to_vec()
+}
+
+#[tokio::test]
+async fn a_supervisor_who_changes_the_microphone_is_heard_on_and_one_told_to_whisper_is_not_heard_after_the_room_was_lost() {
+    let Some(venue) = Venue::open().await else { return };
+    let asked = Asked::default();
+    let host = Arc::new(venue.host(listening(&asked), &[("VOICED_LIVEKIT__BRIDGE_ENABLED", "true"), ("VOICED_TURN__SILENCE_MS", "0")]).await);
+    let done = Sign::default();
+    let (report, room) = phone_call(&host, vec![listen(), wait_for(&done), Step::HangUp]).await;
+    let join = async || post(&host, "/room/join", json!({ "roomName": room, "participantIdentity": "bob" })).await;
+    until("the agent is there", async || join().await.1["agentPresent"] == true).await;
+    let token = || venue.server.token(&room, "bob").to_jwt().expect("a token");
+    let mut bob = Talk::join(&venue, token()).await;
+    bob.say([true, true], 100, &SILENCE).await;
+    for (muted, on) in [(1, [true, false]), (0, [false, true])] {
+        assert!(bob.room.mute(muted, true) && bob.room.mute(1 - muted, false));
+        bob.say(on, 100, &tone()).await;
+    }
+    supervise(&host, &room, "bob", "whisper").await;
+    until("the room ends", async || post(&host, "/session/end", json!({ "roomName": room })).await.0 == 204).await;
+    until("the call is out of it", async || join().await.1["agentPresent"] != true).await;
+    until("the call is in its room again", async || join().await.1["agentPresent"] == true).await;
+    let mut bob = Talk::join(&venue, token()).await;
+    bob.say([true, true], 100, &SILENCE).await;
+    bob.say([true, true], 200, &tone()).await;
+    done.give();
+    // besides the greeting two seconds by each microphone, and nothing of the four that were whispered
+    let heard_ms = heard_by_caller(&report.await.expect("the call ends"), u64::MAX);
+    assert!((3_500..5_500).contains(&heard_ms), "the caller heard {heard_ms} ms");
+}
+
+/// An agent that was sent out of a call whose room is then lost, orderly or not, answers the caller again.
+async fn room_is_lost_without_the_agent(orderly: bool) {
+    let Some(mut venue) = Venue::open().await else { return };
+    let asked = Asked::default();
+    let host = Arc::new(venue.host(listening(&asked), &[("VOICED_LIVEKIT__BRIDGE_ENABLED", "true"), ("VOICED_TURN__SILENCE_MS", "0")]).await);
+    let lost = Sign::default();
+    // the server may come back for some seconds
+    let steps = vec![listen(), wait_for(&lost), Step::Wait { ms: 7_000 }, say("My kitchen sink is leaking."), listen(), Step::HangUp];
+    let (report, room) = phone_call(&host, steps).await;
+    until("the agent has greeted", async || story::taken(&host, room.trim_start_matches("twilio-")).len() == 2).await;
+    until("the room is there and its agent out", async || post(&host, &format!("/room/{room}/agent"), json!({ "enable": false })).await.0 == 200).await;
+    if orderly {
+        assert_eq!(post(&host, "/session/end", json!({ "roomName": room })).await.0, 204);
+    }
+    venue.server.kill().expect("it dies");
+    lost.give();
+    let report = report.await.expect("the call ends");
+    let story = story::of(&host, &report.call_sid).await;
+    assert_eq!(story.agent().len(), 2, "{:?}", story.said());
+}
+
+#[tokio::test]
+async fn a_caller_whose_agent_was_sent_out_is_answered_again_when_the_room_has_ended_and_does_not_come_back() {
+    room_is_lost_without_the_agent(true).await;
+}
+
+#[tokio::test]
+async fn a_caller_whose_agent_was_sent_out_is_answered_again_while_the_server_is_away() {
+    room_is_lost_without_the_agent(false).await;
 }
 
 #[tokio::test]

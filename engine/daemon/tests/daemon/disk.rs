@@ -10,7 +10,7 @@ use crate::host::Host;
 use crate::{story, until};
 
 /// No file of the daemon's may grow beyond this: what a full disk is to it.
-fn file_limit(host: &Host, bytes: &str) {
+pub fn file_limit(host: &Host, bytes: &str) {
     let set = Command::new("prlimit").args([format!("--pid={}", host.pid()), format!("--fsize={bytes}:unlimited")]).status();
     assert!(set.is_ok_and(|status| status.success()), "no limit was set");
 }

@@ -1,20 +1,23 @@
 //! People in LiveKit rooms meet the agent: on a real server, with the official SDK.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use axum::http::{StatusCode, Uri};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use voiced_core::packet::{Codec, Packet};
 use voiced_lab::livekit::Command;
 use voiced_lab::providers::{Answer, Script};
-use voiced_livekit::{JoinOptions, LiveKit, MediaSettings, PublishTrack, Room, RoomEvent};
+use voiced_livekit::{DisconnectReason, JoinOptions, LiveKit, MediaSettings, PublishTrack, Room, RoomEvent};
 
 use crate::PATIENCE;
+use crate::disk::file_limit;
+use crate::host::Host;
 use crate::story;
 use crate::until;
-use crate::venue::{Venue, agent_sounds, post, reads, session};
+use crate::venue::{API_KEY, Venue, agent_sounds, post, reads, session};
 
 /// The caller says lines in order, the model answers so.
 pub fn repairs() -> Script {
@@ -62,6 +65,8 @@ async fn a_person_in_a_room_talks_interrupts_and_writes_and_the_events_tell_it()
     assert!(tenant.iter().any(|text| text.starts_with("It is")), "{tenant:?}");
     until("the session is gone", async || host.get(&format!("/sessions/room-{room}")).await.0 == 404).await;
     assert_eq!(post(&host, "/session/end", json!({ "roomName": room })).await.0, 404);
+    assert_eq!(post(&host, "/room/join", json!({ "roomName": room, "participantIdentity": "bob" })).await.0, 404);
+    assert_eq!(post(&host, &format!("/room/{room}/agent"), json!({ "enable": true })).await.0, 404, "no room is made by that");
 }
 
 #[tokio::test]
@@ -71,16 +76,41 @@ async fn a_phone_that_enters_a_room_by_sip_is_met_by_the_agent_that_the_webhook_
     let silence = [("PORT", port.to_string()), ("VOICED_TURN__SILENCE_MS", "1500".into()), ("VOICED_AGENT__SILENCE_PROMPTS", "[]".into())];
     let silence: Vec<_> = silence.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let host = venue.host(repairs(), &silence).await;
-    let token =
-        venue.server.token("line-1", "sip_15550001111").with_kind("sip").with_attributes([("sip.phoneNumber", "+15550001111"), ("sip.callID", "SCL_1")]);
-    let mut phone = venue.enters(token).await;
+    let token = || {
+        let attributes = [("sip.phoneNumber", "+15550001111"), ("sip.callID", "SCL_1")];
+        venue.server.token("line-1", "sip_15550001111").with_kind("sip").with_attributes(attributes)
+    };
+    let mut phone = venue.enters(token()).await;
     reads(&mut phone, "Hello.").await;
+    // its gateway joins again, which is no end of the call
+    phone = venue.enters(token()).await;
     let (_, sessions) = host.get("/sessions").await;
     let sessions: serde_json::Value = serde_json::from_str(&sessions).expect("JSON");
     assert_eq!((&sessions["byType"]["sip"], &sessions["sessions"][0]["from"]), (&json!(1), &json!("+15550001111")), "{sessions}");
     // nobody says anything: the agent says goodbye and hangs up, and the phone is put out of the room
     phone.wait_for("disconnected", |_| true).await.expect("the phone is hung up on");
     story::of_session(&host, "room-line-1").await;
+}
+
+#[tokio::test]
+async fn an_agent_that_has_left_a_room_comes_again_when_it_is_asked_for_and_so_does_one_to_a_new_room_of_that_name() {
+    let Some(venue) = Venue::open().await else { return };
+    let host = venue.host(repairs(), &[("VOICED_TURN__SILENCE_MS", "1500"), ("VOICED_AGENT__SILENCE_PROMPTS", "[]")]).await;
+    let asked = json!({ "userIdentity": "ann", "roomName": "desk" });
+    for _ in 0..2 {
+        let (status, body) = post(&host, "/session", asked.clone()).await;
+        assert_eq!(status, 200, "{body}");
+        let mut ann = venue.joins(body["userToken"].as_str().expect("a token").to_owned()).await;
+        // ann says nothing: the agent says goodbye and leaves, and she stays
+        for _ in 0..2 {
+            reads(&mut ann, "Hello.").await;
+            let join = json!({ "roomName": "desk", "participantIdentity": "bob" });
+            until("the agent leaves", async || post(&host, "/room/join", join.clone()).await.1["agentPresent"] == false).await;
+            assert_eq!(post(&host, "/room/desk/agent", json!({ "enable": true })).await.0, 200);
+        }
+        reads(&mut ann, "Hello.").await;
+        assert_eq!(post(&host, "/session/end", json!({ "roomName": "desk" })).await.0, 204);
+    }
 }
 
 #[tokio::test]
@@ -127,6 +157,69 @@ async fn twenty_rooms_at_once_are_each_greeted_and_each_told() {
 }
 
 #[tokio::test]
+async fn a_recording_that_the_disk_has_cut_short_may_be_begun_anew() {
+    let Some(venue) = Venue::open().await else { return };
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let host = venue.host(repairs(), &[("VOICED_LIVEKIT__RECORDING_DIR", folder.path().to_str().expect("UTF-8"))]).await;
+    let (room, token) = session(&host, "ann", json!({})).await;
+    let mut ann = venue.joins(token).await;
+    agent_sounds(&mut ann, true).await;
+    let record = async || assert_eq!(post(&host, &format!("/room/{room}/recording"), json!({ "enable": true })).await.0, 200);
+    let recordings = || std::fs::read_dir(folder.path()).expect("the folder").count();
+    record().await;
+    assert_eq!(recordings(), 1);
+    // a second of it; the log is shorter
+    file_limit(&host, "64000");
+    until("it is cut short", async || host.log().contains("the recording is cut short")).await;
+    file_limit(&host, "unlimited");
+    until("it is begun anew", async || {
+        record().await;
+        recordings() == 2
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_recording_by_egress_that_begins_late_is_known_and_one_that_does_not_end_is_ended_by_the_next_try() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&asked);
+    let answer = move |uri: Uri| async move {
+        let action = uri.path().rsplit('/').next().unwrap_or_default().to_owned();
+        let stops = {
+            let mut asked = noted.lock().expect("nobody panicked");
+            asked.push(action.clone());
+            asked.iter().filter(|asked| *asked == "StopEgress").count()
+        };
+        match (action.as_str(), stops) {
+            // longer than the HTTP side waits, shorter than we do
+            ("StartRoomCompositeEgress", _) => tokio::time::sleep(std::time::Duration::from_millis(10_500)).await,
+            ("StopEgress", 1) => return (StatusCode::SERVICE_UNAVAILABLE, br#"{"code":"unavailable","msg":"try again"}"#.to_vec()),
+            ("StopEgress", _) => {}
+            _ => return (StatusCode::NOT_FOUND, Vec::new()),
+        }
+        // an `EgressInfo` with its first field
+        (StatusCode::OK, b"\x0a\x04EG_1".to_vec())
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("ws://{}", listener.local_addr().expect("an address"));
+    tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(answer)).await });
+    let settings = [
+        ("LIVEKIT_URL", url.as_str()),
+        ("LIVEKIT_API_KEY", "devkey"),
+        ("LIVEKIT_API_SECRET", "made-up-secret-that-is-32-bytes-long!!"),
+        ("VOICED_HTTP__API_KEYS", API_KEY),
+    ];
+    let egress = [("VOICED_LIVEKIT__EGRESS_PATH", "/out/{room}-{time}.ogg")];
+    let host = Host::start(repairs(), &[settings.as_slice(), &egress].concat()).await;
+    let record = async |enable: bool| post(&host, "/room/desk/recording", json!({ "enable": enable })).await.0;
+    assert_eq!(record(true).await, 504);
+    assert_eq!(record(false).await, 502, "it began after all, and the service does not end it");
+    assert_eq!((record(false).await, record(false).await), (200, 200));
+    let asked: Vec<_> = asked.lock().expect("nobody panicked").iter().filter(|asked| asked.ends_with("Egress")).cloned().collect();
+    assert_eq!(asked, ["StartRoomCompositeEgress", "StopEgress", "StopEgress"]);
+}
+
+#[tokio::test]
 async fn a_server_without_egress_says_so_and_the_call_goes_on() {
     let Some(venue) = Venue::open().await else { return };
     let host = venue.host(repairs(), &[("VOICED_LIVEKIT__EGRESS_PATH", "/out/{room}-{time}.ogg")]).await;
@@ -145,7 +238,7 @@ async fn a_server_without_egress_says_so_and_the_call_goes_on() {
 }
 
 /// A port that was free a moment ago.
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("an address").port()
 }
@@ -174,6 +267,13 @@ async fn where_all_are_heard_the_second_person_in_a_room_talks_with_the_agent_as
     let mut ann = venue.joins(token).await;
     agent_sounds(&mut ann, true).await;
     agent_sounds(&mut ann, false).await;
+    // more than a call hears at once look in: those who have left take nobody's place
+    for number in 0..5 {
+        let token = venue.server.token(&room, &format!("visitor-{number}")).to_jwt().expect("a token");
+        let mut visitor = Talk::join(&venue, token).await;
+        visitor.say([true, false], 40, &SILENCE).await;
+        visitor.room.leave(DisconnectReason::Left);
+    }
     let mut bob = venue.enters(venue.server.token(&room, "bob")).await;
     bob.send(&sink).expect("bob speaks");
     reads(&mut ann, "My kitchen").await;
@@ -197,28 +297,22 @@ async fn who_changes_the_microphone_is_heard_without_a_gap_and_not_twice() {
     let Some(venue) = Venue::open().await else { return };
     let host = venue.host(repairs(), &[]).await;
     let (name, token) = session(&host, "ann", json!({})).await;
-    let media = LiveKit::start(MediaSettings::default()).expect("a media thread");
-    let microphone = |name: &str| PublishTrack { name: name.into(), codec: Codec::Opus };
-    let publish = vec![microphone("built in"), microphone("headset")];
-    let (room, mut events) =
-        media.join(JoinOptions { url: venue.server.url(), token, publish, auto_subscribe: true, attributes: HashMap::new() }).await.expect("in");
-    while !matches!(events.recv().await, Some(RoomEvent::Connected)) {}
+    let mut talk = Talk::join(&venue, token).await;
     let hearing = async || {
         let (_, session) = host.get(&format!("/sessions/room-{name}")).await;
         serde_json::from_str::<serde_json::Value>(&session).map_or(json!(null), |session| session["hearing"].clone())
     };
-    let mut talk = Talk { room, sent: [0; 2], ticks: tokio::time::interval(std::time::Duration::from_millis(20)) };
     // the first until it is heard, then both for three seconds, within which the second is subscribed to on a busy machine
     // too, then the second alone; the server says which of them is the newer
     while hearing().await["packets"].as_u64().unwrap_or(0) < 10 {
-        talk.say([true, false], 10).await;
+        talk.say([true, false], 10, &SILENCE).await;
     }
     let told = async || hearing().await["packets"].as_u64().unwrap_or(0);
     // as many as are sent from here on, besides what of the last round is on its way
     let once = told().await + 300;
-    talk.say([true, true], 150).await;
+    talk.say([true, true], 150, &SILENCE).await;
     assert!(talk.room.mute(0, true), "the room goes on");
-    talk.say([false, true], 150).await;
+    talk.say([false, true], 150, &SILENCE).await;
     // until the mute is known, an older second one may be passed over: for a second at most
     until("the last of them is counted", async || told().await >= once - 60).await;
     let heard = hearing().await;
@@ -231,21 +325,34 @@ async fn who_changes_the_microphone_is_heard_without_a_gap_and_not_twice() {
 }
 
 /// Somebody with two microphones.
-struct Talk {
-    room: Room,
+pub struct Talk {
+    pub room: Room,
     sent: [u32; 2],
     ticks: tokio::time::Interval,
+    _media: LiveKit,
+    _events: mpsc::Receiver<RoomEvent>,
 }
 
 impl Talk {
-    /// Sends packets of 20 ms in time, into the tracks that are on.
-    async fn say(&mut self, on: [bool; 2], packets: u32) {
+    /// Somebody joins with this token.
+    pub async fn join(venue: &Venue, token: String) -> Self {
+        let media = LiveKit::start(MediaSettings::default()).expect("a media thread");
+        let microphone = |name: &str| PublishTrack { name: name.into(), codec: Codec::Opus };
+        let publish = vec![microphone("built in"), microphone("headset")];
+        let options = JoinOptions { url: venue.server.url(), token, publish, auto_subscribe: true, attributes: HashMap::new() };
+        let (room, mut events) = media.join(options).await.expect("in");
+        while !matches!(events.recv().await, Some(RoomEvent::Connected)) {}
+        Self { room, sent: [0; 2], ticks: tokio::time::interval(std::time::Duration::from_millis(20)), _media: media, _events: events }
+    }
+
+    /// Sends packets of 20 ms in time, each of this sound, into the tracks that are on.
+    pub async fn say(&mut self, on: [bool; 2], packets: u32, sound: &[u8]) {
         for _ in 0..packets {
             self.ticks.tick().await;
             for track in (0..2).filter(|&track| on[track]) {
                 let number = self.sent[track];
                 self.sent[track] += 1;
-                let packet = Packet::new(Codec::Opus, number, number * 20, &SILENCE).expect("it fits");
+                let packet = Packet::new(Codec::Opus, number, number * 20, sound).expect("it fits");
                 self.room.send(track, packet);
             }
         }
@@ -253,4 +360,4 @@ impl Talk {
 }
 
 /// 20 ms of Opus that say nothing.
-const SILENCE: [u8; 3] = [0xF8, 0xFF, 0xFE];
+pub const SILENCE: [u8; 3] = [0xF8, 0xFF, 0xFE];

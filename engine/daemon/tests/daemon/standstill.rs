@@ -7,7 +7,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use futures_util::StreamExt as _;
+use serde_json::Value;
 use tempfile::NamedTempFile;
+use tokio_tungstenite::connect_async;
 use voiced_lab::phone::{CallReport, Outcome, PhoneEvent, Step};
 use voiced_lab::providers::{Answer, Script};
 
@@ -19,6 +22,8 @@ const FIRST: &str = "My kitchen sink is leaking.";
 const AGAIN: &str = "It is in the kitchen.";
 /// A standstill of this long must not be in what comes after it, ms.
 const STOOD_MS: u64 = 3_000;
+/// A host that is held up runs for so long at a time, and stands for as long.
+const HELD_UP: std::time::Duration = std::time::Duration::from_millis(60);
 /// Sound that may wait at the caller's end, ms: the lead is 400, however late a busy machine fills it up. What the rings to the
 /// line would hold of a standstill is some 2 s.
 const AHEAD_MS_MAX: u64 = 1_000;
@@ -34,6 +39,40 @@ fn is_as_before(report: &CallReport) {
     assert_eq!(report.outcome, Outcome::CallerHungUp);
     let responses: Vec<_> = report.utterances.iter().map(|said| said.response_ms.expect("an answer")).collect();
     assert!(responses[1] < responses[0] + STOOD_MS, "what came after was heard late: {responses:?}");
+}
+
+#[tokio::test]
+async fn a_host_that_is_held_up_leaves_work_out_refuses_callers_tells_of_it_and_recovers_by_itself() {
+    let host = Host::start(Script::default(), &[("VOICED_ENGINE__HEADROOM_PERCENT", "30")]).await;
+    let (mut events, _) = connect_async(format!("ws://{}/events", host.address())).await.expect("an upgrade");
+    let mut told = async || loop {
+        let event = events.next().await.expect("the daemon tells").expect("a message");
+        let event: Value = serde_json::from_str(&event.to_string()).expect("JSON");
+        if event["kind"] == "host" {
+            return event["left_out"].as_str().unwrap_or_default().to_owned();
+        }
+    };
+    let held_up = async {
+        loop {
+            for signal in ["STOP", "CONT"] {
+                host.signal(signal);
+                tokio::time::sleep(HELD_UP).await; // the fault itself
+            }
+        }
+    };
+    let under_pressure = async {
+        assert_eq!(told().await, "noise cancellation");
+        assert_eq!(call(&host.phone(), script([])).await.outcome, Outcome::Apology);
+    };
+    tokio::select! {
+        () = held_up => {}
+        () = under_pressure => {}
+    }
+    host.signal("CONT");
+    until("all is done again", async || host.metric("voiced_shed_level{thread=\"0\"}").await == 0).await;
+    while told().await != "nothing" {}
+    assert!(host.metric("voiced_shed_total").await > 0);
+    assert_eq!(call(&host.phone(), script([])).await.outcome, Outcome::CallerHungUp);
 }
 
 #[tokio::test]

@@ -48,12 +48,14 @@ impl Store {
         work().map_err(|source| self.sqlite(source))
     }
 
-    /// Pending deliveries to all sinks together, counted no further than `limit`.
+    /// Pending deliveries to the sinks that it was opened with, to each counted no further than `limit`. What waits for
+    /// another one grows no more, and may wait for ever.
     pub fn owed(&self, limit: usize) -> Result<usize, OutboxError> {
-        self.connection
-            .prepare_cached("SELECT COUNT(*) FROM (SELECT 1 FROM deliveries WHERE state = 'pending' LIMIT ?)")
-            .and_then(|mut statement| statement.query_row([limit as i64], |row| row.get::<_, i64>(0)))
-            .map(|owed| owed as usize)
-            .map_err(|source| self.sqlite(source))
+        let work = || -> rusqlite::Result<i64> {
+            let mut statement =
+                self.connection.prepare_cached("SELECT COUNT(*) FROM (SELECT 1 FROM deliveries WHERE sink = ? AND state = 'pending' LIMIT ?)")?;
+            self.sinks.iter().map(|sink| statement.query_row(params![sink, limit as i64], |row| row.get::<_, i64>(0))).sum()
+        };
+        work().map(|owed| owed as usize).map_err(|source| self.sqlite(source))
     }
 }

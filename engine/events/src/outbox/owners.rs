@@ -56,6 +56,11 @@ impl Store {
         Ok(())
     }
 
+    /// Numbers owners behind this one from now on.
+    pub(super) fn number_owners_behind(&mut self, id: i64) -> Result<(), OutboxError> {
+        self.connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('owners', ?)", [id]).map(|_| ()).map_err(|source| self.sqlite(source))
+    }
+
     /// Says, for whoever asks, that this process takes no new calls.
     pub fn draining(&mut self) -> Result<(), OutboxError> {
         self.connection.execute("UPDATE owners SET draining = 1 WHERE id = ?", [self.owner_id()]).map(|_| ()).map_err(|source| self.sqlite(source))
@@ -78,8 +83,7 @@ impl Store {
     }
 
     fn take_over_from(&mut self, dead: i64) -> Result<usize, OutboxError> {
-        let ends = self.open_calls(dead)?.iter().filter_map(|(session, _)| self.orphan_end(session).transpose()).collect::<Result<Vec<_>, _>>()?;
-        self.record(ends.iter())?;
+        let ended = self.end_open_calls(dead)?;
         let mine = self.owner_id();
         let path = self.path.clone();
         let mut work = || -> rusqlite::Result<()> {
@@ -90,6 +94,13 @@ impl Store {
             transaction.commit()
         };
         work().map_err(|source| OutboxError::Sqlite { path, source })?;
+        Ok(ended)
+    }
+
+    /// Reports each call that an owner left open as ended; returns how many.
+    pub(super) fn end_open_calls(&mut self, owner: i64) -> Result<usize, OutboxError> {
+        let ends = self.open_calls(owner)?.iter().filter_map(|(session, _)| self.orphan_end(session).transpose()).collect::<Result<Vec<_>, _>>()?;
+        self.record(ends.iter())?;
         Ok(ends.len())
     }
 

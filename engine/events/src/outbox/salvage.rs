@@ -23,6 +23,8 @@ pub struct Salvage {
     pub aside: PathBuf,
     /// Events that could be read.
     pub kept: usize,
+    /// Calls among them that were reported as ended, since nobody has them any more.
+    pub calls_cut_off: usize,
 }
 
 /// Opens the store for this process. A damaged one is set aside, unless another process still uses it.
@@ -37,7 +39,12 @@ pub(super) fn open(path: &Path, sinks: &[&str]) -> Result<(Store, Option<Salvage
             store.claim()?;
             Ok((store, None))
         }
-        Err(error) if is_damage(&error) && !Store::is_shared(path, 0) => begin_anew(path, sinks).map(|(store, salvage)| (store, Some(salvage))),
+        Err(error) if is_damage(&error) && !Store::is_shared(path, 0) => {
+            let (mut store, salvage) = begin_anew(path, sinks, 0)?;
+            // kept under this process's name, but of calls of one that is no more
+            let calls_cut_off = store.end_open_calls(store.owner_id())?;
+            Ok((store, Some(Salvage { calls_cut_off, ..salvage })))
+        }
         Err(error) => Err(error),
     }
 }
@@ -55,8 +62,9 @@ pub(super) fn is_damage(error: &OutboxError) -> bool {
     }
 }
 
-/// Sets the file aside and begins a new one with what can be read of it.
-pub(super) fn begin_anew(path: &Path, sinks: &[&str]) -> Result<(Store, Salvage), OutboxError> {
+/// Sets the file aside and begins a new one with what can be read of it. `mine` is who this process is in the old one, 0
+/// for nobody.
+pub(super) fn begin_anew(path: &Path, sinks: &[&str], mine: i64) -> Result<(Store, Salvage), OutboxError> {
     let with = |path: &Path, suffix: &str| {
         let mut name = OsString::from(path);
         name.push(suffix);
@@ -71,12 +79,14 @@ pub(super) fn begin_anew(path: &Path, sinks: &[&str]) -> Result<(Store, Salvage)
         }
     }
     let mut store = Store::open(path, sinks)?;
+    // not the same number again: its lock is held until the new store is there
+    store.number_owners_behind(mine)?;
     store.claim()?;
     let kept = keep(&aside, &mut store).unwrap_or_else(|error| {
         tracing::warn!(%error, "nothing more of the damaged event store can be read");
         0
     });
-    Ok((store, Salvage { aside, kept }))
+    Ok((store, Salvage { aside, kept, calls_cut_off: 0 }))
 }
 
 /// Copies what can be read, in order; returns how many events.

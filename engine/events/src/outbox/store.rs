@@ -13,6 +13,8 @@ use super::owners::Owner;
 
 /// Delivered events are kept this long for `voiced events show`, ms: a week.
 const KEPT_MS: u64 = 7 * 24 * 3_600_000;
+/// Events looked at by one step of pruning: some milliseconds, in which nothing is recorded.
+const PRUNED_AT_ONCE: i64 = 500;
 /// How long another connection's lock is waited for. No longer: meanwhile nothing else is served, and what could not be
 /// written waits in memory.
 const BUSY: Duration = Duration::from_millis(500);
@@ -181,16 +183,22 @@ impl Store {
             .map_err(|source| self.sqlite(source))
     }
 
-    /// Forgets what was delivered everywhere and is old.
-    pub fn prune(&mut self, now_unix_ms: u64) -> Result<usize, OutboxError> {
-        self.connection
-            .execute(
-                "DELETE FROM events WHERE at_unix_ms < ?1
-                 AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = events.id AND d.state <> 'sent')
-                 AND EXISTS (SELECT 1 FROM events f WHERE f.session_id = events.session_id AND f.kind = 'call_ended' AND f.at_unix_ms < ?1)",
-                params![now_unix_ms.saturating_sub(KEPT_MS) as i64],
-            )
-            .map_err(|source| self.sqlite(source))
+    /// Forgets, of the next few events after this one, what was delivered everywhere and is old. Returns the last that was
+    /// looked at; `None` behind the last of all.
+    pub fn prune(&mut self, after: i64, now_unix_ms: u64) -> Result<Option<i64>, OutboxError> {
+        let work = || -> rusqlite::Result<_> {
+            let mut window = self.connection.prepare_cached("SELECT MAX(id) FROM (SELECT id FROM events WHERE id > ? ORDER BY id LIMIT ?)")?;
+            let Some(last) = window.query_row(params![after, PRUNED_AT_ONCE], |row| row.get::<_, Option<i64>>(0))? else { return Ok(None) };
+            self.connection
+                .prepare_cached(
+                    "DELETE FROM events WHERE id > ?1 AND id <= ?2 AND at_unix_ms < ?3
+                     AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = events.id AND d.state <> 'sent')
+                     AND EXISTS (SELECT 1 FROM events f WHERE f.session_id = events.session_id AND f.kind = 'call_ended' AND f.at_unix_ms < ?3)",
+                )?
+                .execute(params![after, last, now_unix_ms.saturating_sub(KEPT_MS) as i64])?;
+            Ok(Some(last))
+        };
+        work().map_err(|source| self.sqlite(source))
     }
 
     /// The next sequence number of a session, 0 for a new one. What waits for the disk counts.

@@ -173,7 +173,7 @@ impl Writer {
         }
         let sinks = self.store.sinks.clone();
         let sinks: Vec<_> = sinks.iter().map(String::as_str).collect();
-        match salvage::begin_anew(&self.store.path, &sinks) {
+        match salvage::begin_anew(&self.store.path, &sinks, self.store.owner_id()) {
             Ok((store, salvage)) => {
                 told(&self.health, &salvage);
                 let unwritten = std::mem::take(&mut self.store.unwritten);
@@ -197,6 +197,7 @@ pub(super) fn told(health: &StoreHealth, salvage: &Salvage) {
     health.damaged();
     tracing::error!(
         kept = salvage.kept,
+        calls_cut_off = salvage.calls_cut_off,
         "the event store was damaged: it lies in {} and a new one was begun; what could be read of it is kept",
         salvage.aside.display()
     );

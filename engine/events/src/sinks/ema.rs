@@ -13,8 +13,8 @@ use super::Outcome;
 
 /// A webhook answers within this or is tried again.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// Bytes of an answer that are read to look for `"success": false` and for a reason.
-const ANSWER_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of an answer that are read to look for `"success": false` and for a reason; a JSON answer beyond it counts as none.
+const ANSWER_BYTES_MAX: usize = 256 * 1024;
 /// Characters of an answer that go into a reason.
 const REASON_CHARS_MAX: usize = 200;
 
@@ -46,7 +46,10 @@ impl Ema {
             Err(error) => Outcome::Later(format!("no answer: {}", error.without_url())),
             Ok(response) => {
                 let status = response.status();
-                judge(status, &self.secret.redact(&read(response).await))
+                match read(response).await {
+                    Ok(answer) => judge(status, &self.secret.redact(&answer)),
+                    Err(error) => Outcome::Later(format!("HTTP {status}, and its answer broke off: {}", error.without_url())),
+                }
             }
         }
     }
@@ -80,8 +83,16 @@ pub fn webhook(event: &CallEvent) -> (&'static str, Value) {
 fn judge(status: StatusCode, answer: &str) -> Outcome {
     let said = answer.chars().take(REASON_CHARS_MAX).collect::<String>();
     if status.is_success() {
-        let unsuccessful = serde_json::from_str::<Value>(answer).is_ok_and(|answer| answer.get("success") == Some(&Value::Bool(false)));
-        return if unsuccessful { Outcome::Later(format!("HTTP {status} with success false: {said}")) } else { Outcome::Sent };
+        return match serde_json::from_str::<Value>(answer) {
+            Ok(answer) if answer.get("success") == Some(&Value::Bool(false)) => Outcome::Later(format!("HTTP {status} with success false: {said}")),
+            // whether it says success is in what is missing
+            Err(error) if error.is_eof() && !said.trim().is_empty() => Outcome::Later(format!("HTTP {status} with an answer that breaks off: {said}")),
+            _ => Outcome::Sent, // the contract asks for no JSON
+        };
+    }
+    if status.is_redirection() {
+        // not followed: the secret is for the configured address only
+        return Outcome::Later(format!("HTTP {status}: set EMA_API_URL to the address that it redirects to"));
     }
     let passing = status.is_server_error() || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS);
     // a wrong secret is the operator's to mend, and mending it must not need a retry by hand of every event since
@@ -89,16 +100,16 @@ fn judge(status: StatusCode, answer: &str) -> Outcome {
     if passing || mendable { Outcome::Later(format!("HTTP {status}: {said}")) } else { Outcome::Refused(format!("HTTP {status}: {said}")) }
 }
 
-async fn read(mut response: reqwest::Response) -> String {
+async fn read(mut response: reqwest::Response) -> Result<String, reqwest::Error> {
     let mut body = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
+    while let Some(chunk) = response.chunk().await? {
         body.extend_from_slice(&chunk);
         if body.len() >= ANSWER_BYTES_MAX {
             body.truncate(ANSWER_BYTES_MAX);
             break;
         }
     }
-    String::from_utf8_lossy(&body).into_owned()
+    Ok(String::from_utf8_lossy(&body).into_owned())
 }
 
 /// ISO 8601 with ms and Z.

@@ -142,7 +142,12 @@ impl Speaking {
                 event = events.recv() => match event {
                     Some(TtsEvent::Failed(reason)) => reason,
                     Some(event) => {
+                        let came = Instant::now();
                         self.pass_on(event, resampler.as_mut()).await;
+                        // a listener that has enough for now holds the voice back
+                        if let Some(owed) = self.owed.front_mut() {
+                            owed.since += came.elapsed();
+                        }
                         continue;
                     }
                     None if self.owed.is_empty() && !self.open => {

@@ -3,8 +3,9 @@
 //! Sound only: the agent on the left channel, everyone else on the right. The service writes the file itself, to its own
 //! disk or to a bucket; how that went is told by the server's `egress_ended` webhook.
 
-use super::{ApiError, ServerApi};
+use super::{ApiError, ApiFailure, ServerApi};
 use crate::token::Secret;
+use livekit_api::services::ServerErrorCode;
 use livekit_api::services::egress::{AudioMixing, EgressOutput, RoomCompositeOptions};
 use livekit_protocol as proto;
 use std::time::Duration;
@@ -70,10 +71,16 @@ impl ServerApi {
         started.map(Egress::from).map_err(|error| self.error("record the room", room, error))
     }
 
-    /// Ends a recording of a room. [`super::ApiFailure::NotFound`] when there is none of this id.
+    /// Ends a recording of a room. [`ApiFailure::NotFound`] when there is none of this id, or it is over.
     pub async fn stop_egress(&self, room: &str, egress_id: &str) -> Result<Egress, ApiError> {
         let stopped = self.egress.stop_egress(egress_id).await;
-        stopped.map(Egress::from).map_err(|error| self.error("end the recording of the room", room, error))
+        stopped.map(Egress::from).map_err(|error| match self.error("end the recording of the room", room, error) {
+            // what the server says of one that has failed or is complete
+            error if matches!(&error.failure, ApiFailure::Rejected { code, .. } if code == ServerErrorCode::FAILED_PRECONDITION) => {
+                ApiError { failure: ApiFailure::NotFound, ..error }
+            }
+            error => error,
+        })
     }
 }
 

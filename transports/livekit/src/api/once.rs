@@ -1,12 +1,18 @@
 //! One agent per room, however often and from wherever it is asked for.
 //!
-//! Within this process the first to ask for a room goes to the server and the others wait for what it finds. It first
-//! looks whether the agent was sent already, by a token, by another host or before a restart.
+//! Within this process those who ask for a room go to the server one after the other. Each looks whether the agent was sent
+//! already, by a token, by another host or before a restart, and is there or on its way. The server keeps a dispatch whose
+//! agent has gone again or never came for as long as the room lives: such a one is taken back, and the agent sent anew.
 
-use super::{ApiError, ServerApi};
+use super::{ApiError, DispatchInfo, ParticipantInfo, ServerApi};
 use crate::token::AgentDispatch;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// From a dispatch until its agent is in the room, at most: an offer to a worker and its join may take 10 s each, and
+/// clocks differ a little.
+const ON_ITS_WAY_MAX: Duration = Duration::from_secs(20);
 
 /// Sends agents to rooms, once each.
 #[derive(Debug)]
@@ -30,37 +36,60 @@ impl DispatchOnce {
         Self { api, rooms: Mutex::default() }
     }
 
-    /// Sends `agent` to `room` unless it was sent there. After an error the next to ask tries again.
+    /// Sends `agent` to `room` unless it is there or on its way. After an error the next to ask tries again.
     pub async fn dispatch(&self, room: &str, agent: &AgentDispatch) -> Result<Dispatched, ApiError> {
         let flight = self.rooms().flight(room);
-        let mut sent = flight.lock().await;
-        if let Some(id) = &*sent {
-            return Ok(Dispatched::Before(id.clone()));
+        let _turn = flight.lock().await;
+        match self.find(room, &agent.agent_name).await? {
+            Some(id) => Ok(Dispatched::Before(id)),
+            None => self.api.create_dispatch(room, agent).await.map(Dispatched::Now),
         }
-        let found = self.find(room, &agent.agent_name).await?;
-        let dispatched = match found {
-            Some(id) => Dispatched::Before(id),
-            None => Dispatched::Now(self.api.create_dispatch(room, agent).await?),
-        };
-        let (Dispatched::Now(id) | Dispatched::Before(id)) = &dispatched;
-        *sent = Some(id.clone());
-        Ok(dispatched)
     }
 
-    /// The room has ended: one of the same name later on gets its own agent.
+    /// The job of this dispatch is over: the next to ask for the agent gets it.
+    pub async fn over(&self, room: &str, dispatch_id: &str) -> Result<(), ApiError> {
+        let flight = self.rooms().flight(room);
+        let _turn = flight.lock().await;
+        // a server waits long for a room to answer that is not there
+        if self.api.room(room).await?.is_some() { self.take_back(room, dispatch_id).await } else { Ok(()) }
+    }
+
+    /// The room has ended.
     pub fn forget(&self, room: &str) {
         self.rooms().forget(room);
     }
 
-    /// A dispatch of this agent in a room that is there.
+    /// A dispatch whose agent is in the room or on its way there; others of it are taken back.
     async fn find(&self, room: &str, agent_name: &str) -> Result<Option<String>, ApiError> {
         if self.api.room(room).await?.is_none() {
-            return Ok(None); // a server waits long for a room to answer that is not there
+            return Ok(None);
         }
-        match self.api.list_dispatch(room).await {
-            Ok(sent) => Ok(sent.into_iter().find(|dispatch| dispatch.agent_name == agent_name).map(|dispatch| dispatch.id)),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error),
+        let sent = match self.api.list_dispatch(room).await {
+            Ok(sent) => sent,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let ours: Vec<_> = sent.into_iter().filter(|dispatch| dispatch.agent_name == agent_name).collect();
+        if ours.is_empty() {
+            return Ok(None);
+        }
+        let there = self.api.list_participants(room).await?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut found = None;
+        for dispatch in ours {
+            if serves(&dispatch, &there, now) {
+                found = Some(dispatch.id);
+            } else {
+                self.take_back(room, &dispatch.id).await?;
+            }
+        }
+        Ok(found)
+    }
+
+    async fn take_back(&self, room: &str, dispatch_id: &str) -> Result<(), ApiError> {
+        match self.api.delete_dispatch(room, dispatch_id).await {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(()),
         }
     }
 
@@ -69,11 +98,19 @@ impl DispatchOnce {
     }
 }
 
-/// Rooms remembered: more than a host has at once. A room that was forgotten for a newer one is looked up at the server.
+/// Whether a dispatch's agent is there, or so new that it may be on its way.
+fn serves(dispatch: &DispatchInfo, there: &[ParticipantInfo], now: Duration) -> bool {
+    let Some(state) = &dispatch.state else { return true };
+    let age = now.saturating_sub(Duration::from_nanos(u64::try_from(state.created_at).unwrap_or(0)));
+    let mut agents = state.jobs.iter().filter_map(|job| job.state.as_ref()).map(|job| job.participant_identity.as_str());
+    age < ON_ITS_WAY_MAX || agents.any(|agent| there.iter().any(|participant| participant.identity == agent))
+}
+
+/// Rooms remembered: more than a host has at once. Who asks for a room that was forgotten may do so at once with another.
 const ROOMS_MAX: usize = 4_096;
 
-/// One asker at a time; the dispatch's id once there is one.
-type Flight = Arc<tokio::sync::Mutex<Option<String>>>;
+/// One asker at a time.
+type Flight = Arc<tokio::sync::Mutex<()>>;
 
 #[derive(Debug, Default)]
 struct Rooms {
@@ -107,6 +144,19 @@ impl Rooms {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use livekit_protocol::{AgentDispatchState, Job, JobState};
+
+    #[test]
+    fn a_dispatch_serves_while_its_agent_is_there_or_may_be_on_its_way() {
+        let job = Job { state: Some(JobState { participant_identity: "agent-1".to_owned(), ..Default::default() }), ..Default::default() };
+        let state = AgentDispatchState { created_at: 1_000_000_000_000, jobs: vec![job], ..Default::default() };
+        let dispatch = DispatchInfo { state: Some(state), ..Default::default() };
+        let [agent, other] = ["agent-1", "agent-2"].map(|identity| ParticipantInfo { identity: identity.to_owned(), ..Default::default() });
+        let made = Duration::from_secs(1_000);
+        assert!(serves(&dispatch, &[], made) && serves(&dispatch, &[], made.checked_sub(ON_ITS_WAY_MAX).unwrap()), "the server's clock may be ahead");
+        assert!(!serves(&dispatch, &[other], made + ON_ITS_WAY_MAX));
+        assert!(serves(&dispatch, &[agent], made + 10 * ON_ITS_WAY_MAX));
+    }
 
     #[test]
     fn rooms_are_remembered_up_to_a_limit() {

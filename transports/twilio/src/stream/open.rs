@@ -105,7 +105,9 @@ fn admit(desk: &Arc<Desk>, call_sid: &str, start: Start) -> Result<Opened, NotOp
     let live = Live::claim(desk, call_sid).ok_or(NotOpened::Second)?;
     let (from_sender, from) = mpsc::channel(FROM_LINE_MAX);
     let stream_sid = start.stream_sid.clone();
-    let call = desk.switchboard.connected(incoming(start), from)?;
+    let taken = desk.switchboard.connected(incoming(start), from);
+    desk.promised.settle(call_sid); // now that its place is counted, or was refused
+    let call = taken?;
     count(&desk.counters.streams);
     tracing::info!(call_sid, stream_sid, "stream started");
     Ok(Opened { stream_sid, from: from_sender, call, _live: live })

@@ -6,7 +6,7 @@ use futures_util::{SinkExt, StreamExt};
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Context;
 use std::time::Instant;
@@ -54,14 +54,14 @@ impl LineIo {
 }
 
 struct Board {
-    full: AtomicBool,
+    places: AtomicUsize,
     calls: mpsc::UnboundedSender<(IncomingCall, LineIo)>,
     statuses: Mutex<Vec<(String, String)>>,
 }
 
 impl Switchboard for Board {
-    fn may_admit(&self) -> bool {
-        !self.full.load(Ordering::Relaxed)
+    fn may_admit(&self, promised: usize) -> bool {
+        promised < self.places.load(Ordering::Relaxed)
     }
 
     fn connected(&self, call: IncomingCall, from: mpsc::Receiver<FromLine>) -> Result<Accepted, Refused> {
@@ -80,7 +80,7 @@ impl Host {
         settings.auth_token = Some(Secret::new(AUTH_TOKEN));
         change(&mut settings);
         let (sender, calls) = mpsc::unbounded_channel();
-        let board = Arc::new(Board { full: AtomicBool::new(false), calls: sender, statuses: Mutex::default() });
+        let board = Arc::new(Board { places: AtomicUsize::new(usize::MAX), calls: sender, statuses: Mutex::default() });
         let counters = Arc::new(TwilioCounters::default());
         let routes = router(settings, board.clone(), counters.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -93,8 +93,8 @@ impl Host {
         self.counters.read().iter().find(|(key, _)| *key == name).expect("a counter").1
     }
 
-    pub fn fill(&self) {
-        self.board.full.store(true, Ordering::Relaxed);
+    pub fn has_places(&self, places: usize) {
+        self.board.places.store(places, Ordering::Relaxed);
     }
 
     pub fn statuses(&self) -> Vec<(String, String)> {

@@ -1,6 +1,6 @@
 //! A `LiveKit` server in memory, and the API before it on a port of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,8 @@ pub struct Double {
     pub passes: Mutex<Vec<Pass>>,
     /// Answers of the server that fail from now on.
     pub failures: Mutex<u32>,
+    /// Webhooks read so far that have an id.
+    read: Mutex<BTreeSet<String>>,
     /// Without permits the server does not answer.
     pub answers: Semaphore,
 }
@@ -41,7 +43,7 @@ pub struct Double {
 impl Double {
     /// A server without rooms that answers.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { rooms: Mutex::default(), passes: Mutex::default(), failures: Mutex::default(), answers: Semaphore::new(1_000) })
+        Arc::new(Self { rooms: Mutex::default(), passes: Mutex::default(), failures: Mutex::default(), read: Mutex::default(), answers: Semaphore::new(1_000) })
     }
 
     pub fn rooms(&self) -> MutexGuard<'_, BTreeMap<String, Room>> {
@@ -143,6 +145,7 @@ impl Rooms for Double {
             attributes: attributes.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned())).collect(),
         };
         let happened = match told["event"].as_str() {
+            _ if told["id"].is_string() && !self.read.lock().unwrap().insert(text("id")) => Happened::Other,
             Some("participant_joined") => Happened::Joined(participant),
             Some("participant_left") => Happened::Left(participant),
             Some("room_finished") => Happened::Finished,

@@ -1,6 +1,7 @@
 //! Sessions and rooms.
 
 use serde_json::{Value, json};
+use voiced_livekit::job::{GREETING_BYTES_MAX, JobSettings, PROMPT_BYTES_MAX, TEXT_BYTES_MAX};
 
 use super::double::{Front, answer};
 use crate::http::rooms::{Grants, Kind, SupervisorMode};
@@ -26,6 +27,18 @@ async fn a_session_gets_a_room_a_token_and_an_agent_made_as_asked() {
     let pass = front.rooms.passes.lock().unwrap()[0].clone();
     assert_eq!((pass.room.as_str(), pass.identity.as_str(), pass.grants), (room, "anna-1", Grants::Talk));
     assert_eq!(pass.agent_metadata.as_ref(), front.rooms.rooms()[room].dispatches.first());
+}
+
+#[tokio::test]
+async fn a_session_accepts_texts_as_long_as_its_job_takes_and_no_longer() {
+    let front = Front::start(&[]).await;
+    for (key, bytes_max) in [("prompt", PROMPT_BYTES_MAX), ("greeting", GREETING_BYTES_MAX), ("realtime_voice", TEXT_BYTES_MAX)] {
+        let session = |bytes: usize| json!({ "userIdentity": "anna", "roomName": key, "agentConfig": { key: "x".repeat(bytes) } });
+        assert_eq!(front.post("/session", session(bytes_max + 1)).await.0, 400, "{key}");
+        assert_eq!(front.post("/session", session(bytes_max)).await.0, 200, "{key}");
+        let (job, warnings) = JobSettings::parse(&front.rooms.rooms()[key].dispatches[0]);
+        assert!(warnings.is_empty() && job != JobSettings::default(), "{warnings:?}");
+    }
 }
 
 #[tokio::test]

@@ -67,7 +67,8 @@ async fn more_callers_than_can_wait_are_told_again_later() {
         let told = front.telephone(&format!("call-{number}"), "sip_1");
         assert_eq!(front.webhook(&told).await, 200, "{number}");
     }
-    let told = front.telephone("one-more", "sip_1");
+    let mut told = front.telephone("one-more", "sip_1");
+    told["id"] = json!("EV_1");
     assert_eq!(front.webhook(&told).await, 503);
     drop(held);
     until("all before meet the agent", || (0..WAITING_MAX).all(|number| front.rooms.dispatches(&format!("call-{number}")) == 1)).await;

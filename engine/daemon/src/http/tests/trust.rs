@@ -178,6 +178,12 @@ async fn the_document_has_every_route_and_its_errors() {
     let session = &document["paths"]["/session"]["post"];
     assert_eq!(session["responses"]["400"]["content"]["application/json"]["schema"]["$ref"], "#/components/schemas/ErrorBody");
     assert!(session["security"].as_array().is_some_and(|schemes| schemes.len() == 2));
+    assert!(session["responses"]["504"].is_object());
+    let required = |body: &str| document["components"]["schemas"][body]["required"].clone();
+    assert_eq!((required("SessionRequest"), required("EndRequest")), (json!(["userIdentity"]), json!(["roomName"])));
+    assert_eq!((required("CreateRequest"), required("JoinRequest")), (json!(["roomName", "hostIdentity"]), json!(["roomName", "participantIdentity"])));
+    assert_eq!((required("AgentRequest"), required("RecordingRequest")), (json!(["enable"]), json!(["enable"])));
+    assert_eq!(required("SupervisorRequest"), json!(["identity", "mode"]));
     let text = document.to_string();
     let missing: Vec<_> = text
         .split("#/components/schemas/")
