@@ -118,7 +118,7 @@ fn measure(options: &Options) -> Result<(), String> {
             continue;
         };
         println!(
-            "{:<8} {:>4} calls  {:.2} % of the core and {:>4} KB each  response {}/{} ms, {:.1}/{:.1} of it ours  clear {}/{} ms, {:.1}/{:.1} ours  {:.0} % of turns judged  limit: {limit}",
+            "{:<8} {:>4} calls  {:.2} % of the core and {:>4} KB each  response {}/{} ms, {:.1}/{:.1} of it ours  clear {}/{} ms, {:.1}/{:.1} ours  {}limit: {limit}",
             row.name,
             best.calls,
             best.cpu_percent_per_call,
@@ -131,7 +131,7 @@ fn measure(options: &Options) -> Result<(), String> {
             best.clear.1,
             best.clear_sent.0,
             best.clear_sent.1,
-            best.turns_judged_percent
+            best.turns_judged_percent.map_or(String::new(), |percent| format!("{percent:.0} % of turns judged  "))
         );
         table.push(json!({
             "row": row.name, "models": row.models, "calls_per_core": best.calls, "cpu_percent_per_call": best.cpu_percent_per_call,

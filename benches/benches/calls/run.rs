@@ -45,7 +45,8 @@ pub struct Step {
     /// From the decision to the clear in Twilio's socket, p50 and p99, ms.
     pub clear_sent: (f64, f64),
     /// Of the end-of-turn questions, how many the model answered, in percent; the others went by pause and transcript.
-    pub turns_judged_percent: f64,
+    /// None where nothing was asked.
+    pub turns_judged_percent: Option<f64>,
     /// CPU by thread and by part of the tick, as a table.
     pub shares: String,
     /// Calls that failed, were refused or were ended by the daemon.
@@ -98,7 +99,7 @@ impl Step {
     /// For a person who waits.
     pub fn line(&self) -> String {
         format!(
-            "{:.2} % each, core {:.0} %, phones {:.0} %, {} KB each, response {}/{} ms (own {:.1}/{:.1}), clear {}/{} ms (own {:.1}/{:.1}), {:.0} % of turns judged, {} ticks missed, {} gaps",
+            "{:.2} % each, core {:.0} %, phones {:.0} %, {} KB each, response {}/{} ms (own {:.1}/{:.1}), clear {}/{} ms (own {:.1}/{:.1}), {}{} ticks missed, {} gaps",
             self.cpu_percent_per_call,
             self.busy_percent,
             self.phones_percent,
@@ -111,7 +112,7 @@ impl Step {
             self.clear.1,
             self.clear_sent.0,
             self.clear_sent.1,
-            self.turns_judged_percent,
+            self.turns_judged_percent.map_or(String::new(), |percent| format!("{percent:.0} % of turns judged, ")),
             self.missed_ticks,
             self.gaps
         )
@@ -196,7 +197,7 @@ impl Load {
             clear: (number(&figures["barge_in_to_clear_ms"]["p50"]), number(&figures["barge_in_to_clear_ms"]["p99"])),
             own: (quantile(&last, "reply_sent", 0.5), quantile(&last, "reply_sent", 0.95)),
             clear_sent: (quantile(&last, "clear_sent", 0.5), quantile(&last, "clear_sent", 0.99)),
-            turns_judged_percent: judged / (judged + unjudged).max(1.0) * 100.0,
+            turns_judged_percent: (judged + unjudged > 0.0).then(|| judged / (judged + unjudged) * 100.0),
             shares: shares(&before, &after, took),
             failed: number(&figures["failed"]) + number(&figures["ended_by_the_agent"]) + value(&last, "voiced_calls_refused_total") as u64,
             left_out: value(&last, "voiced_shed_total") as u64,

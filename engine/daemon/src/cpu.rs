@@ -44,6 +44,8 @@ impl Threads {
 /// calls is counted up to the first of them.
 pub fn seconds_by_thread() -> BTreeMap<String, f64> {
     static THREADS: Mutex<Threads> = Mutex::new(Threads { alive: BTreeMap::new(), ended: BTreeMap::new() });
+    // before the look: of two at once the older must not come second, or it would seem that ids were given again
+    let mut threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
     let mut now = BTreeMap::new();
     for task in fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
         let (Ok(stat), Some(Ok(id))) = (fs::read_to_string(task.path().join("stat")), task.file_name().to_str().map(str::parse)) else { continue };
@@ -51,7 +53,6 @@ pub fn seconds_by_thread() -> BTreeMap<String, f64> {
             now.insert(id, (name.trim_end_matches(|letter: char| letter.is_ascii_digit() || letter == '-').to_owned(), ticks));
         }
     }
-    let mut threads = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
     threads.look(now);
     threads.seconds()
 }

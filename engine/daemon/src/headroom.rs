@@ -8,11 +8,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
+use voiced_events::deliver::unix_ms;
 use voiced_rt::{Engine, MeterReading, Shed, Stage};
 
 use crate::cpu;
@@ -80,11 +81,10 @@ impl Control {
     }
 }
 
-/// A change of what is left out, for those who listen to `/events`.
+/// A change of what is left out, for those who listen to `/events`; of the kind `host`, which no call's event is.
 #[derive(Clone, Debug, Default, Serialize)]
+#[serde(tag = "kind", rename = "host")]
 pub struct Change {
-    /// Tells it from a call's events.
-    pub kind: &'static str,
     /// What is left out from now on.
     pub left_out: &'static str,
     /// The pressure that led to it.
@@ -170,8 +170,7 @@ pub async fn watch(headroom: Arc<Headroom>, engine: Arc<Engine>, kept_free: f32)
         if shed != was {
             engine.shed(shed);
             headroom.steps.fetch_add(u32::from(shed > was), Relaxed);
-            let at_unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
-            headroom.changes.send_replace(Change { kind: "host", left_out: shed.name(), pressure, calls, at_unix_ms });
+            headroom.changes.send_replace(Change { left_out: shed.name(), pressure, calls, at_unix_ms: unix_ms() });
             let what = if shed > was { "too much to do: leaving out more" } else { "room again" };
             tracing::warn!(pressure, calls, left_out = shed.name(), "{what}");
         }

@@ -44,11 +44,14 @@ impl Beat {
 
     /// Time since the current tick was due.
     pub(crate) fn since_due(&self) -> Duration {
-        // `next` counts from the tick that runs
-        (self.start + Duration::from_millis(self.next.saturating_sub(1) * TICK_MS)).elapsed()
+        self.due_of(self.next.saturating_sub(1)).elapsed()
     }
 
     fn due(&self) -> Instant {
-        self.start + Duration::from_millis(self.next * TICK_MS)
+        self.due_of(self.next)
+    }
+
+    fn due_of(&self, tick: u64) -> Instant {
+        self.start + Duration::from_millis(tick * TICK_MS)
     }
 }

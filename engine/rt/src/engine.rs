@@ -26,7 +26,7 @@ pub struct EngineSettings {
     pub calls_per_thread: usize,
     /// `SCHED_FIFO` priority 1..=99, if any.
     pub realtime_priority: Option<u8>,
-    /// Pin thread n to core n.
+    /// Pin thread n to the nth core that the process may use.
     pub pin_cores: bool,
     /// Lock the process in memory.
     pub lock_memory: bool,

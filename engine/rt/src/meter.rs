@@ -13,7 +13,7 @@ use crate::hearing::HearingReading;
 pub const TICK_BUCKETS_US: [u64; 12] = [50, 100, 200, 500, 1_000, 2_000, 3_000, 5_000, 7_000, 10_000, 20_000, 50_000];
 
 /// A line's packet: a tick that is over later has missed its slot.
-pub const SLOT: Duration = Duration::from_millis(20);
+const SLOT: Duration = Duration::from_millis(20);
 
 /// Optional work that the audio threads leave out, each step with those before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -116,7 +116,7 @@ pub struct MeterReading {
     pub busy_us: u64,
     /// Ticks whose work took longer than the tick.
     pub overruns: u64,
-    /// Ticks that were over more than [`SLOT`] after they were due, whether they took long or began late.
+    /// Ticks that were over more than a packet's 20 ms after they were due, whether they took long or began late.
     pub late: u64,
     /// Ticks left out because the thread was too far behind to catch up.
     pub skipped: u64,

@@ -6,10 +6,12 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use serde_json::Value;
 use tempfile::NamedTempFile;
+use tokio::time::{sleep, timeout};
 use tokio_tungstenite::connect_async;
 use voiced_lab::phone::{CallReport, Outcome, PhoneEvent, Step};
 use voiced_lab::providers::{Answer, Script};
@@ -23,7 +25,9 @@ const AGAIN: &str = "It is in the kitchen.";
 /// A standstill of this long must not be in what comes after it, ms.
 const STOOD_MS: u64 = 3_000;
 /// A host that is held up runs for so long at a time, and stands for as long.
-const HELD_UP: std::time::Duration = std::time::Duration::from_millis(60);
+const HELD_UP: Duration = Duration::from_millis(60);
+/// A change takes some seconds to be decided on; this long only where it never comes.
+const TOLD_WITHIN: Duration = Duration::from_mins(1);
 /// Sound that may wait at the caller's end, ms: the lead is 400, however late a busy machine fills it up. What the rings to the
 /// line would hold of a standstill is some 2 s.
 const AHEAD_MS_MAX: u64 = 1_000;
@@ -46,7 +50,7 @@ async fn a_host_that_is_held_up_leaves_work_out_refuses_callers_tells_of_it_and_
     let host = Host::start(Script::default(), &[("VOICED_ENGINE__HEADROOM_PERCENT", "30")]).await;
     let (mut events, _) = connect_async(format!("ws://{}/events", host.address())).await.expect("an upgrade");
     let mut told = async || loop {
-        let event = events.next().await.expect("the daemon tells").expect("a message");
+        let event = timeout(TOLD_WITHIN, events.next()).await.expect("the daemon tells of a change").expect("it is there").expect("a message");
         let event: Value = serde_json::from_str(&event.to_string()).expect("JSON");
         if event["kind"] == "host" {
             return event["left_out"].as_str().unwrap_or_default().to_owned();
@@ -56,7 +60,7 @@ async fn a_host_that_is_held_up_leaves_work_out_refuses_callers_tells_of_it_and_
         loop {
             for signal in ["STOP", "CONT"] {
                 host.signal(signal);
-                tokio::time::sleep(HELD_UP).await; // the fault itself
+                sleep(HELD_UP).await; // the fault itself
             }
         }
     };
@@ -87,7 +91,7 @@ async fn a_daemon_that_was_suspended_for_3_s_goes_on_with_its_calls() {
     let suspend = async {
         until("the first answer is heard", async || starts.load(Relaxed) >= 2).await;
         host.signal("STOP");
-        tokio::time::sleep(std::time::Duration::from_millis(STOOD_MS)).await; // the fault itself
+        sleep(Duration::from_millis(STOOD_MS)).await; // the fault itself
         host.signal("CONT");
     };
     let (report, ()) = tokio::join!(calling, suspend);
