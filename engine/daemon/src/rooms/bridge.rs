@@ -288,10 +288,7 @@ impl Bridge {
 
     async fn carry_out(&mut self, order: Order, ordered: &mut HashMap<String, SupervisorMode>) {
         let changed = match order {
-            Order::TakePart(identity, mode) => {
-                ordered.insert(identity.clone(), mode);
-                vec![(identity, mode)]
-            }
+            Order::TakePart(identity, mode) => vec![(identity, mode)],
             // who had taken its place still talks with the caller
             Order::CallBack => {
                 let there = self.people.iter().map(|(identity, person)| (identity.clone(), person.mode));
