@@ -1,4 +1,5 @@
-//! One number per call, side by side in vector registers, and the few operations that the batched networks need.
+//! Numbers side by side in vector registers, and the few operations that the networks need: where calls are batched one number
+//! per call, in the end-of-turn model sixteen of one call.
 //!
 //! Each instruction set has a type of its own made of its own instructions. Plain loops over arrays are left to the
 //! optimiser only where the set is the target's own: given AVX-512 it vectorises other loops than these, by gathers and
@@ -9,13 +10,13 @@ use std::ops::{Add, Mul, Sub};
 
 use crate::exp::ROUND;
 
-/// Calls side by side: a 512-bit register of `f32`, two of AVX2, four of NEON.
+/// Numbers side by side: a 512-bit register of `f32`, two of AVX2, four of NEON.
 pub const LANES: usize = 16;
 
 /// The bits of 1.0.
 const ONE: u32 = 0x3f80_0000;
 
-/// One number per call. A number that is none stays none.
+/// Numbers side by side. A number that is none stays none.
 pub(crate) trait Lanes: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> {
     const ZERO: Self;
 
@@ -33,15 +34,40 @@ pub(crate) trait Lanes: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Out
 
     fn sqrt(self) -> Self;
 
+    /// `self / divisor`
+    fn over(self, divisor: f32) -> Self;
+
     /// `1 / self`
     fn inverse(self) -> Self;
 
     /// 2^n for the n in the low bits of a number to which [`ROUND`] was added.
     fn two_to_rounded(self) -> Self;
 
+    /// The lanes' larger numbers.
+    fn larger(self, other: &Self) -> Self;
+
+    /// Without the signs.
+    fn size(self) -> Self;
+
+    /// The sums of integers, wrapped.
+    fn of_sums(a: &[i32; LANES], b: &[i32; LANES]) -> Self;
+
+    /// The table's numbers at the four bits from `SHIFT` up of numbers to which [`ROUND`] was added.
+    fn pick<const SHIFT: u32>(self, table: &[f32; 16]) -> Self;
+
+    /// The lowest bytes of numbers to which [`ROUND`] was added, each plus `plus`, wrapped.
+    fn low_bytes(self, plus: u8) -> [u8; LANES];
+
     fn array(&self) -> &[f32; LANES];
 
     fn array_mut(&mut self) -> &mut [f32; LANES];
+
+    #[inline(always)]
+    fn load(numbers: &[f32; LANES]) -> Self {
+        let mut lanes = Self::ZERO;
+        *lanes.array_mut() = *numbers;
+        lanes
+    }
 
     #[inline(always)]
     fn negative(self) -> Self {
@@ -177,6 +203,11 @@ impl Lanes for Plain {
     }
 
     #[inline(always)]
+    fn over(self, divisor: f32) -> Self {
+        self.map(|value| value / divisor)
+    }
+
+    #[inline(always)]
     fn inverse(self) -> Self {
         self.map(|value| 1.0 / value)
     }
@@ -184,6 +215,35 @@ impl Lanes for Plain {
     #[inline(always)]
     fn two_to_rounded(self) -> Self {
         self.map(|value| f32::from_bits((value.to_bits() << 23).wrapping_add(ONE)))
+    }
+
+    #[inline(always)]
+    fn larger(self, other: &Self) -> Self {
+        self.zip(*other, |value, other| if value > other { value } else { other })
+    }
+
+    #[inline(always)]
+    fn size(self) -> Self {
+        self.map(f32::abs)
+    }
+
+    #[inline(always)]
+    fn of_sums(a: &[i32; LANES], b: &[i32; LANES]) -> Self {
+        let mut sums = Self::ZERO;
+        for lane in 0..LANES {
+            sums.0[lane] = a[lane].wrapping_add(b[lane]) as f32;
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn pick<const SHIFT: u32>(self, table: &[f32; 16]) -> Self {
+        self.map(|value| table[(value.to_bits() >> SHIFT & 15) as usize])
+    }
+
+    #[inline(always)]
+    fn low_bytes(self, plus: u8) -> [u8; LANES] {
+        self.0.map(|value| (value.to_bits() as u8).wrapping_add(plus))
     }
 
     #[inline(always)]

@@ -26,9 +26,9 @@ const FEATURE_TOLERANCE: f32 = 2e-5;
 /// The same of the last window, and of the first two of a full span: their samples were kept as 16 bits of their block's peak.
 const MIRRORED_TOLERANCE: f32 = 2e-4;
 /// The model's arithmetic is 8-bit and its last step alone up to 0.01: the smallest change of a feature, or another
-/// order of summation, can move the answer by a few steps; and the padding's part is learned, not computed. These
-/// sounds are answered clearly: where the model wavers, answers differ by more.
-const PROBABILITY_TOLERANCE: f32 = 0.03;
+/// order of summation, moves the answer by a few steps, 0.035 on average over real speech (`end_of_turn_table`); and the padding's
+/// part is learned, not computed. These sounds are answered clearly: where the model wavers, answers differ by more.
+const PROBABILITY_TOLERANCE: f32 = 0.05;
 
 #[derive(Deserialize)]
 struct Case {

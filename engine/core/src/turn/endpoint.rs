@@ -36,7 +36,7 @@ const OFFSET: f32 = 1.65;
 /// pauses worse with 320 ms and more (AUC 0.60 at 260 ms, 0.57 at 370 ms).
 pub const JUDGED_PAUSE_MS: u64 = 250;
 /// It is asked so long before its answer is needed, in ms: time for a few that pause together. A late answer is done without.
-pub const ANSWER_MS: u64 = 80;
+pub const ANSWER_MS: u64 = 60;
 /// An answer that cannot move the wait by more than this is not worth its cost, in ms: the text has spoken.
 const WORTH_MS: u64 = 80;
 /// Quiet after which a pause without a single word was noise, in ms: later than any transcript of the turn.
@@ -44,6 +44,12 @@ pub const NOISE_MS: u64 = 2_500;
 
 /// Pauses inside turns up to this are everybody's, in ms; longer ones on average ask for patience.
 const USUAL_PAUSE_MS: f32 = 450.0;
+/// How far pauses are from their mean, before anything is known of a caller's, in ms.
+const USUAL_SPREAD_MS: f32 = 300.0;
+/// Share that a pause has in what is known of the caller's.
+const NEWEST_PAUSE: f32 = 0.3;
+/// So many mean deviations over the mean are some five in six of the caller's pauses. A longer one is an end, without asking.
+const OWN_PAUSES: f32 = 1.25;
 /// Patience that long pauses can earn, in ms.
 const PAUSE_PATIENCE_MS_MAX: f32 = 100.0;
 /// Patience that one false cut-off earns, and what they can earn together, in ms: nobody is to be spoken into twice in a row.
@@ -62,7 +68,9 @@ pub struct Endpoint {
     /// Once a pause is enough: 100 ms later it knows no better.
     asked: bool,
     probability: Option<f32>,
+    /// Mean of this caller's pauses inside turns, and how far they are from it.
     pause_ms: f32,
+    spread_ms: f32,
     cut_short_ms: f32,
 }
 
@@ -77,6 +85,7 @@ impl Endpoint {
             asked: false,
             probability: None,
             pause_ms: USUAL_PAUSE_MS,
+            spread_ms: USUAL_SPREAD_MS,
             cut_short_ms: 0.0,
         }
     }
@@ -89,7 +98,7 @@ impl Endpoint {
     }
 
     /// The question to put to the model now, if any: as late as its answer is still in time, since the caller may go on,
-    /// and only where the answer would count.
+    /// and only where the answer would count: not where the text has spoken, nor in a pause longer than this caller's are.
     pub fn ask(&mut self, quiet_ms: u64, hint: TranscriptHint) -> Option<AskId> {
         if self.asked {
             return None;
@@ -97,7 +106,8 @@ impl Endpoint {
         let [shortest, longest] = [1.0, 0.0].map(|probability| self.wait_if(Some(probability), hint));
         let is_worth_it = longest - shortest > WORTH_MS;
         let is_time = quiet_ms + ANSWER_MS >= shortest;
-        (is_worth_it && is_time).then(|| {
+        let is_clear = quiet_ms as f32 > self.pause_ms + OWN_PAUSES * self.spread_ms;
+        (is_worth_it && is_time && !is_clear).then(|| {
             let ask = self.next_ask;
             self.next_ask = AskId(ask.0.wrapping_add(1));
             self.waiting_for = Some(ask);
@@ -141,7 +151,9 @@ impl Endpoint {
 
     /// The caller went on after a pause of this length.
     pub fn went_on(&mut self, pause_ms: u64) {
-        self.pause_ms += 0.3 * (pause_ms as f32 - self.pause_ms);
+        let beyond = pause_ms as f32 - self.pause_ms;
+        self.spread_ms += NEWEST_PAUSE * (beyond.abs() - self.spread_ms);
+        self.pause_ms += NEWEST_PAUSE * beyond;
     }
 
     /// The caller had not been done at all, and went on after a pause of this length.
@@ -214,9 +226,21 @@ mod tests {
             let hint = TranscriptHint { words: 3, backchannel: false, ending, settled };
             (0..1_400).step_by(10).find(|&quiet_ms| endpoint.ask(quiet_ms, hint).is_some())
         };
-        assert_eq!(asked_at(TextEnding::Unmarked, true), Some(380));
+        assert_eq!(asked_at(TextEnding::Unmarked, true), Some(400));
         assert_eq!(asked_at(TextEnding::Complete, true), None);
-        assert_eq!(asked_at(TextEnding::Open, true), Some(860));
+        assert_eq!(asked_at(TextEnding::Open, true), None, "a pause of 880 ms is nobody's");
+    }
+
+    #[test]
+    fn a_pause_beyond_the_callers_own_ones_is_an_end_without_the_model() {
+        let is_asked_after = |pauses: &[u64]| {
+            let mut endpoint = Endpoint::new(280, 1_400);
+            pauses.iter().cycle().take(12).for_each(|pause_ms| endpoint.went_on(*pause_ms));
+            endpoint.ask(400, TranscriptHint::default()).is_some()
+        };
+        assert!(!is_asked_after(&[150, 200, 250]));
+        assert!(is_asked_after(&[250, 420]));
+        assert!(is_asked_after(&[150, 200, 250, 600]));
     }
 
     #[test]

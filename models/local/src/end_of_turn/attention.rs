@@ -1,10 +1,10 @@
 //! Attention of the computed positions to all positions, the padding's from memory.
 #![allow(clippy::inline_always)] // only what is inlined into a function gets that function's instruction set
 
-use super::kernel::vector::{Vector, codes, largest, map, quantise, sum, vectors_mut};
+use super::kernel::vector::{Powers, codes, largest, quantise, sum, vectors_mut};
 use super::kernel::{GROUP, Isa, Line, Products, Room, Rows, WIDTH, place};
 use super::weights::{Layer, POSITIONS, STATE};
-use crate::exp::exp;
+use crate::lanes::Lanes;
 
 /// Width of a head.
 const HEAD: usize = 64;
@@ -142,12 +142,9 @@ impl Attention {
         for (row, panel, sums) in Products::<I>::new(Rows::new(normed, STATE, count, STATE), &layer.joined.panels, room) {
             let (kind, part) = (panel / PANELS, panel % PANELS);
             let projection = &layer.projections[kind];
-            let product = layer.joined.codes(panel, &sums, projection.product.zero);
-            let mut values = [0.0; WIDTH];
-            for lane in 0..WIDTH {
-                values[lane] = quantise(product[lane] * projection.factor + projection.term[part][lane], projection.code.zero);
-            }
-            let codes = codes(&values, projection.code.zero);
+            let product = quantise(layer.joined.products::<I::Lanes>(panel, &sums), projection.product.zero);
+            let values = product * I::Lanes::splat(projection.factor) + I::Lanes::load(&projection.term[part]);
+            let codes = codes(values, projection.code.zero);
             let position = POSITIONS - count + row;
             match kind {
                 0 => self.queries[row * STATE + part * WIDTH..][..WIDTH].copy_from_slice(&codes),
@@ -166,74 +163,61 @@ impl Attention {
 
         // the codes' zeros, multiplied out: of the row's codes, and of the column's in the products below
         let queries = &self.queries[first * STATE + head * HEAD..];
-        let mut row_terms = [0; BLOCK];
+        let mut row_terms = [0.0; BLOCK];
         for (row, term) in row_terms.iter_mut().enumerate().take(count) {
             let sum: i32 = queries[row * STATE..][..HEAD].iter().map(|code| i32::from(*code)).sum();
-            *term = (HEAD as i32 * query_zero - sum) * key_zero;
+            // small enough to be exact
+            *term = ((HEAD as i32 * query_zero - sum) * key_zero) as f32;
         }
         let mut key_terms = [[0; WIDTH]; KEY_PANELS];
         for (terms, sums) in key_terms.iter_mut().zip(&self.memory.key_sums[head * KEY_PANELS..]) {
-            *terms = sums.map(|sum| query_zero.wrapping_mul(sum));
+            *terms = sums.map(|sum| query_zero.wrapping_mul(sum).wrapping_neg());
         }
         let keys = &self.memory.keys[head * KEY_PANELS * KEY_LINES..][..KEY_PANELS * KEY_LINES];
         let (scale, zero) = (query.scale * key.scale / layer.score.scale, layer.score.zero);
         for (row, panel, sums) in Products::<I>::new(Rows::new(queries, STATE, count, HEAD), keys, room) {
-            let row_term = row_terms[row];
-            let mut scores = [0.0; WIDTH];
-            for lane in 0..WIDTH {
-                let product = sums[lane].wrapping_add(row_term).wrapping_sub(key_terms[panel][lane]);
-                scores[lane] = quantise(product as f32 * scale, zero);
-            }
-            self.scores[row * POSITIONS + panel * WIDTH..][..WIDTH].copy_from_slice(&scores);
+            let product = I::Lanes::of_sums(&sums, &key_terms[panel]) + I::Lanes::splat(row_terms[row]);
+            let scores = quantise(product * I::Lanes::splat(scale), zero);
+            self.scores[row * POSITIONS + panel * WIDTH..][..WIDTH].copy_from_slice(scores.array());
         }
 
         let mut totals = [0; BLOCK];
         for (row, total) in totals.iter_mut().enumerate().take(count) {
             let place = row * POSITIONS..(row + 1) * POSITIONS;
-            *total = share_out(&mut self.scores[place.clone()], layer.score.scale, layer.share_scale, &mut self.shares[place]);
+            *total = share_out::<I::Lanes>(&mut self.scores[place.clone()], &layer.powers, layer.share_scale, &mut self.shares[place]);
         }
         let value_zero = signed_zero(value.zero);
         let values = &self.memory.values[head * VALUE_PANELS * VALUE_LINES..][..VALUE_PANELS * VALUE_LINES];
         let (scale, zero) = (layer.share_scale * value.scale / layer.context.scale, layer.context.zero);
         for (row, panel, sums) in Products::<I>::new(Rows::new(&self.shares, POSITIONS, count, POSITIONS), values, room) {
-            let zero_part = value_zero * totals[row];
-            let mut taken = [0.0; WIDTH];
-            for lane in 0..WIDTH {
-                taken[lane] = quantise(sums[lane].wrapping_sub(zero_part) as f32 * scale, zero);
-            }
+            let taken = I::Lanes::of_sums(&sums, &[-value_zero * totals[row]; WIDTH]) * I::Lanes::splat(scale);
             let to = &mut self.context[(first + row) * STATE + head * HEAD + panel * WIDTH..][..WIDTH];
-            to.copy_from_slice(&codes(&taken, zero));
+            to.copy_from_slice(&codes(taken, zero));
         }
     }
 }
 
 /// Turns a position's scores into shares of one, in codes, and returns the sum of the codes.
 #[inline(always)]
-fn share_out(scores: &mut [f32], score_scale: f32, share_scale: f32, shares: &mut [u8]) -> i32 {
+fn share_out<L: Lanes>(scores: &mut [f32], powers: &Powers, share_scale: f32, shares: &mut [u8]) -> i32 {
     let scores = vectors_mut(scores);
-    let tops = scores.iter().fold([f32::NEG_INFINITY; WIDTH], |mut tops, scores| {
-        for lane in 0..WIDTH {
-            tops[lane] = if scores[lane] > tops[lane] { scores[lane] } else { tops[lane] };
-        }
-        tops
-    });
-    let top = largest(&tops);
-    let mut total: Vector = [0.0; WIDTH];
+    let mut tops = L::splat(f32::NEG_INFINITY);
+    for scores in scores.iter() {
+        tops = tops.larger(&L::load(scores));
+    }
+    let top = largest(tops);
+    let mut total = L::ZERO;
     for scores in scores.iter_mut() {
-        let shares = map(scores, |score| exp((score - top) * score_scale));
-        for lane in 0..WIDTH {
-            total[lane] += shares[lane];
-        }
-        *scores = shares;
+        let share = powers.of(L::load(scores), top);
+        total = total + share;
+        *scores = *share.array();
     }
-    let per_code = 1.0 / (sum(&total) * share_scale);
-    let mut sums: Vector = [0.0; WIDTH];
+    let per_code = L::splat(1.0 / (sum(total) * share_scale));
+    let mut codes_total = L::ZERO;
     for (scores, shares) in scores.iter().zip(shares.as_chunks_mut().0) {
-        let values = map(scores, |score| quantise(score * per_code, 0.0));
-        *shares = codes(&values, 0.0);
-        for lane in 0..WIDTH {
-            sums[lane] += values[lane];
-        }
+        let share = L::load(scores) * per_code;
+        *shares = codes(share, 0.0);
+        codes_total = codes_total + quantise(share, 0.0);
     }
-    sum(&sums) as i32
+    sum(codes_total) as i32
 }

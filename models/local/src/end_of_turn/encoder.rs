@@ -5,8 +5,9 @@
 use voiced_core::model::{TURN_FRAMES, TurnQuery};
 
 use super::attention::{Attention, Memory};
-use super::kernel::vector::{Vector, codes, gelu, map, quantise, sum, vectors, vectors_mut};
+use super::kernel::vector::{codes, gelu_of, quantise, sum, vectors, vectors_mut};
 use super::kernel::{Isa, Products, Room, Rows, WIDTH};
+use crate::lanes::Lanes;
 use super::weights::{INNER, Layer, Linear, MELS, Matrix, Norm, POSITIONS, STATE, TAPS, Weights};
 
 /// Frames of the picture for each position.
@@ -46,14 +47,14 @@ impl Encoder {
     #[inline(always)]
     pub(super) fn begin<I: Isa>(&mut self, weights: &Weights, query: &TurnQuery, first: usize) {
         let count = POSITIONS - first;
-        self.code_picture(weights, query, first);
+        self.code_picture::<I::Lanes>(weights, query, first);
         let frames = STRIDE * count + 1;
 
         let [convolution, _] = &weights.stem;
         let rows = Rows::new(&self.picture, MELS, frames, TAPS * MELS);
         for (row, panel, sums) in Products::<I>::new(rows, &convolution.panels, &mut self.room) {
             let zero = weights.first_code.zero;
-            let codes = codes(&convolution.codes(panel, &sums, zero), zero);
+            let codes = codes(convolution.products::<I::Lanes>(panel, &sums), zero);
             let to = &mut self.frames[row * STATE + panel * WIDTH..][..WIDTH];
             for (to, code) in to.iter_mut().zip(codes) {
                 *to = weights.first_activation[usize::from(code)];
@@ -68,7 +69,7 @@ impl Encoder {
         let rows = Rows::new(&self.frames, STRIDE * STATE, count, TAPS * STATE);
         for (row, panel, sums) in Products::<I>::new(rows, &convolution.panels, &mut self.room) {
             let zero = weights.second_code.zero;
-            let codes = codes(&convolution.codes(panel, &sums, zero), zero);
+            let codes = codes(convolution.products::<I::Lanes>(panel, &sums), zero);
             let places = &weights.places[(first + row) * STATE + panel * WIDTH..][..WIDTH];
             let to = &mut self.states[row * STATE + panel * WIDTH..][..WIDTH];
             for ((to, place), code) in to.iter_mut().zip(places).zip(codes) {
@@ -79,20 +80,19 @@ impl Encoder {
 
     /// One layer over the last `count` positions, which also look at the padding's keys and values before them.
     #[inline(always)]
-    pub(super) fn layer<I: Isa>(&mut self, layer: &Layer, count: usize, padding: &Memory) {
-        normalise(&self.states[..count * STATE], &layer.attention_norm, &mut self.normed);
+    pub(super) fn layer<I: Isa>(&mut self, weights: &Weights, layer: &Layer, count: usize, padding: &Memory) {
+        normalise::<I::Lanes>(&self.states[..count * STATE], &layer.attention_norm, &mut self.normed);
         self.attention.attend::<I>(layer, &self.normed, count, padding, &mut self.room);
         let context = Rows::new(&self.attention.context, STATE, count, STATE);
         add_product::<I>(context, &layer.out, &mut self.room, &mut self.states);
 
-        normalise(&self.states[..count * STATE], &layer.inner_norm, &mut self.normed);
+        normalise::<I::Lanes>(&self.states[..count * STATE], &layer.inner_norm, &mut self.normed);
         let per_code = 1.0 / layer.inner.scale;
         let rows = Rows::new(&self.normed, STATE, count, STATE);
         for (row, panel, sums) in Products::<I>::new(rows, &layer.grow.matrix.panels, &mut self.room) {
-            let values = layer.grow.values(panel, &sums);
-            let activated = map(&values, |value| quantise(gelu(value) * per_code, layer.inner.zero));
+            let activated = gelu_of(layer.grow.values::<I::Lanes>(panel, &sums), &weights.half_erf);
             let to = &mut self.inner[row * INNER + panel * WIDTH..][..WIDTH];
-            to.copy_from_slice(&codes(&activated, layer.inner.zero));
+            to.copy_from_slice(&codes(activated * I::Lanes::splat(per_code), layer.inner.zero));
         }
         let inner = Rows::new(&self.inner, INNER, count, INNER);
         add_product::<I>(inner, &layer.shrink, &mut self.room, &mut self.states);
@@ -105,14 +105,14 @@ impl Encoder {
 
     /// The result in codes, and the room for what is made of it.
     #[inline(always)]
-    pub(super) fn end(&mut self, norm: &Norm, count: usize) -> (&[u8], &mut Room) {
-        normalise(&self.states[..count * STATE], norm, &mut self.normed);
+    pub(super) fn end<I: Isa>(&mut self, norm: &Norm, count: usize) -> (&[u8], &mut Room) {
+        normalise::<I::Lanes>(&self.states[..count * STATE], norm, &mut self.normed);
         (&self.normed[..count * STATE], &mut self.room)
     }
 
     /// The frames under the positions, two before them and one after, in codes; outside the picture there are zeros.
     #[inline(always)]
-    fn code_picture(&mut self, weights: &Weights, query: &TurnQuery, first: usize) {
+    fn code_picture<L: Lanes>(&mut self, weights: &Weights, query: &TurnQuery, first: usize) {
         let code = weights.features;
         let per_code = 1.0 / code.scale;
         let (start, missing) = if first == 0 { (0, STRIDE) } else { (STRIDE * (first - 1), 0) };
@@ -124,7 +124,7 @@ impl Encoder {
             for (column, features) in columns.zip(features[start..].chunks(WIDTH)) {
                 let mut values = [0.0; WIDTH];
                 values[..features.len()].copy_from_slice(features);
-                let coded = codes(&map(&values, |value| quantise(value * per_code, code.zero)), code.zero);
+                let coded = codes(L::load(&values) * L::splat(per_code), code.zero);
                 for (frame, code) in column.chunks_exact_mut(MELS).zip(coded) {
                     frame[mel] = code;
                 }
@@ -134,27 +134,18 @@ impl Encoder {
 }
 
 impl Matrix {
-    /// A panel's codes of a row's products, counted from the code of zero.
+    /// A panel's products of a row, to be rounded to codes that are counted from the code of zero.
     #[inline(always)]
-    pub(super) fn codes(&self, panel: usize, sums: &[i32; WIDTH], zero: f32) -> Vector {
-        let (offset, scale) = (&self.offset[panel], &self.scale[panel]);
-        let mut codes = [0.0; WIDTH];
-        for lane in 0..WIDTH {
-            codes[lane] = quantise(sums[lane].wrapping_add(offset[lane]) as f32 * scale[lane], zero);
-        }
-        codes
+    pub(super) fn products<L: Lanes>(&self, panel: usize, sums: &[i32; WIDTH]) -> L {
+        L::of_sums(sums, &self.offset[panel]) * L::load(&self.scale[panel])
     }
 }
 
 impl Linear {
     /// What a panel's codes mean, with the bias.
     #[inline(always)]
-    pub(super) fn values(&self, panel: usize, sums: &[i32; WIDTH]) -> Vector {
-        let mut values = self.matrix.codes(panel, sums, self.code.zero);
-        for (value, bias) in values.iter_mut().zip(&self.bias[panel]) {
-            *value = *value * self.code.scale + *bias;
-        }
-        values
+    pub(super) fn values<L: Lanes>(&self, panel: usize, sums: &[i32; WIDTH]) -> L {
+        quantise(self.matrix.products::<L>(panel, sums), self.code.zero) * L::splat(self.code.scale) + L::load(&self.bias[panel])
     }
 }
 
@@ -162,23 +153,19 @@ impl Linear {
 #[inline(always)]
 fn add_product<I: Isa>(rows: Rows<'_>, linear: &Linear, room: &mut Room, states: &mut [f32]) {
     for (row, panel, sums) in Products::<I>::new(rows, &linear.matrix.panels, room) {
-        let values = linear.values(panel, &sums);
-        let to = &mut states[row * STATE + panel * WIDTH..][..WIDTH];
-        for (to, value) in to.iter_mut().zip(values) {
-            *to += value;
-        }
+        let to = &mut vectors_mut(states)[row * (STATE / WIDTH) + panel];
+        *to = *(I::Lanes::load(to) + linear.values(panel, &sums)).array();
     }
 }
 
 /// Normalises states into codes.
 #[inline(always)]
-fn normalise(states: &[f32], norm: &Norm, normed: &mut [u8]) {
+fn normalise<L: Lanes>(states: &[f32], norm: &Norm, normed: &mut [u8]) {
     let mut values = [0.0; STATE];
     for (state, normed) in states.chunks_exact(STATE).zip(normed.chunks_exact_mut(STATE)) {
-        norm.apply(state, &mut values);
+        norm.apply::<L>(state, &mut values);
         for (values, normed) in vectors(&values).iter().zip(normed.as_chunks_mut().0) {
-            let coded = map(values, |value| quantise(value / norm.code.scale, norm.code.zero));
-            *normed = codes(&coded, norm.code.zero);
+            *normed = codes(L::load(values).over(norm.code.scale), norm.code.zero);
         }
     }
 }
@@ -186,28 +173,23 @@ fn normalise(states: &[f32], norm: &Norm, normed: &mut [u8]) {
 impl Norm {
     /// Scales values to zero mean and unit variance, then as learned.
     #[inline(always)]
-    pub(super) fn apply(&self, values: &[f32], normed: &mut [f32]) {
+    pub(super) fn apply<L: Lanes>(&self, values: &[f32], normed: &mut [f32]) {
         let len = values.len() as f32;
         let values = vectors(values);
-        let mut total = [0.0; WIDTH];
+        let mut total = L::ZERO;
         for values in values {
-            for lane in 0..WIDTH {
-                total[lane] += values[lane];
-            }
+            total = total + L::load(values);
         }
-        let mean = sum(&total) / len;
-        let mut squares = [0.0; WIDTH];
+        let mean = L::splat(sum(total) / len);
+        let mut squares = L::ZERO;
         for values in values {
-            for lane in 0..WIDTH {
-                squares[lane] += (values[lane] - mean) * (values[lane] - mean);
-            }
+            let apart = L::load(values) - mean;
+            squares = squares + apart * apart;
         }
-        let scale = 1.0 / (sum(&squares) / len + VARIANCE_FLOOR).sqrt();
+        let scale = L::splat(1.0 / (sum(squares) / len + VARIANCE_FLOOR).sqrt());
         let learned = vectors(&self.weight).iter().zip(vectors(&self.bias));
         for ((normed, values), (weight, bias)) in vectors_mut(normed).iter_mut().zip(values).zip(learned) {
-            for lane in 0..WIDTH {
-                normed[lane] = (values[lane] - mean) * scale * weight[lane] + bias[lane];
-            }
+            *normed = *((L::load(values) - mean) * scale * L::load(weight) + L::load(bias)).array();
         }
     }
 }

@@ -2,8 +2,7 @@
 //!
 //! Activations are unsigned and weights signed 8-bit codes, which is what AVX-512 VNNI multiplies four at a time. AVX2
 //! has no such instruction that does not saturate, so there both are widened to 16 bits. All kernels give the same sums
-//! to the last bit. The rest of the network is plain loops over arrays of [`WIDTH`] numbers; inlined into a function
-//! that is compiled for an instruction set they become its vector instructions.
+//! to the last bit. The rest of the network is arithmetic on [`Lanes`] of the same instruction set.
 
 #![allow(clippy::inline_always)] // only what is inlined into a function gets that function's instruction set
 
@@ -16,8 +15,10 @@ pub(super) mod vector;
 
 use std::marker::PhantomData;
 
+use crate::lanes::{LANES, Lanes};
+
 /// Columns of a panel, and numbers in a vector.
-pub(super) const WIDTH: usize = 16;
+pub(super) const WIDTH: usize = LANES;
 /// Products that are summed at once.
 pub(super) const GROUP: usize = 4;
 
@@ -72,6 +73,8 @@ type Tile = [[[i32; WIDTH]; TILE_PANELS]; TILE_ROWS];
 
 /// An instruction set's way to multiply matrices.
 pub(super) trait Isa {
+    type Lanes: Lanes;
+
     /// Panels that are multiplied at once.
     const PANELS: usize;
 

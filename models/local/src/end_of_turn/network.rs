@@ -76,7 +76,7 @@ impl Network {
             // SAFETY: the variant is only chosen when the processor has these instruction sets
             Kernel::Avx512 => unsafe { run_avx512(self, query, first, scratch, lesson) },
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: the variant is only chosen when the processor has AVX2
+            // SAFETY: the variant is only chosen when the processor has AVX2 and FMA
             Kernel::Avx2 => unsafe { run_avx2(self, query, first, scratch, lesson) },
             Kernel::Portable => self.run_on::<Portable>(query, first, scratch, lesson),
         }
@@ -89,17 +89,17 @@ impl Network {
         let count = POSITIONS - first;
         encoder.begin::<I>(weights, query, first);
         for (index, (layer, padding)) in weights.layers.iter().zip(&padding.layers).enumerate() {
-            encoder.layer::<I>(layer, count, padding);
+            encoder.layer::<I>(weights, layer, count, padding);
             if let Some(lesson) = &mut lesson {
                 lesson.hear_layer(index, encoder.memory());
             }
         }
-        let (states, room) = encoder.end(&weights.last_norm, count);
+        let (states, room) = encoder.end::<I>(&weights.last_norm, count);
         pool.weigh::<I>(weights, &padding.logits[..first], states, room);
         if let Some(lesson) = lesson {
             lesson.end(states, pool.logits());
         }
-        pool.probability(weights, &padding.states[..first * STATE], states)
+        pool.probability::<I::Lanes>(weights, &padding.states[..first * STATE], states)
     }
 }
 
@@ -132,7 +132,7 @@ impl Kernel {
     pub(super) fn available() -> impl Iterator<Item = Self> {
         #[cfg(target_arch = "x86_64")]
         let special = {
-            let avx2 = is_x86_feature_detected!("avx2");
+            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
             let avx512 = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") && is_x86_feature_detected!("avx512vl");
             let avx512 = avx2 && avx512 && is_x86_feature_detected!("avx512vnni");
             avx512.then_some(Self::Avx512).into_iter().chain(avx2.then_some(Self::Avx2))
@@ -144,13 +144,13 @@ impl Kernel {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl,avx512vnni")]
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni")]
 fn run_avx512(network: &Network, query: &TurnQuery, first: usize, scratch: &mut Scratch, lesson: Option<&mut Lesson>) -> f32 {
     network.run_on::<Avx512>(query, first, scratch, lesson)
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2")]
+#[target_feature(enable = "avx2,fma")]
 fn run_avx2(network: &Network, query: &TurnQuery, first: usize, scratch: &mut Scratch, lesson: Option<&mut Lesson>) -> f32 {
     network.run_on::<Avx2>(query, first, scratch, lesson)
 }

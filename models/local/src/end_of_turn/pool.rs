@@ -1,10 +1,11 @@
 //! After the encoder: a weighted mean over all positions, and a small classifier of it.
 #![allow(clippy::inline_always)] // only what is inlined into a function gets that function's instruction set
 
-use super::kernel::vector::{codes, gelu, map, quantise, tanh};
+use super::kernel::vector::{codes, gelu, quantise, tanh};
 use super::kernel::{Isa, Products, Room, Rows, WIDTH};
 use super::weights::{Dense, POOL, POSITIONS, STATE, Weights};
 use crate::exp::exp;
+use crate::lanes::{Lanes, Plain};
 
 /// Widest layer of the classifier.
 const DENSE: usize = 256;
@@ -33,8 +34,10 @@ impl Pool {
         let (pool, code) = (&weights.pool, weights.pool_activation);
         let per_code = 1.0 / code.scale;
         for (row, panel, sums) in Products::<I>::new(Rows::new(states, STATE, count, STATE), &pool.matrix.panels, room) {
-            let values = map(&pool.values(panel, &sums), |value| quantise(tanh(value) * per_code, code.zero));
-            self.activated[row * POOL + panel * WIDTH..][..WIDTH].copy_from_slice(&codes(&values, code.zero));
+            let mut values: I::Lanes = pool.values(panel, &sums);
+            values.array_mut().iter_mut().for_each(|value| *value = tanh(*value));
+            let to = &mut self.activated[row * POOL + panel * WIDTH..][..WIDTH];
+            to.copy_from_slice(&codes(values * I::Lanes::splat(per_code), code.zero));
         }
         let (before, logits) = self.logits.split_at_mut(padding.len());
         before.copy_from_slice(padding);
@@ -45,7 +48,7 @@ impl Pool {
 
     /// The probability, from the states of the padding and of the positions after it.
     #[inline(always)]
-    pub(super) fn probability(&mut self, weights: &Weights, padding: &[u8], states: &[u8]) -> f32 {
+    pub(super) fn probability<L: Lanes>(&mut self, weights: &Weights, padding: &[u8], states: &[u8]) -> f32 {
         let top = self.logits.iter().fold(f32::NEG_INFINITY, |top, &logit| top.max(logit));
         let mut total = 0.0;
         self.mean.fill(0.0);
@@ -62,19 +65,19 @@ impl Pool {
         for (input, mean) in input.iter_mut().zip(&self.mean) {
             *input = weights.pooled.of((mean / total - code.zero) * code.scale);
         }
-        classify(weights, &input)
+        classify::<L>(weights, &input)
     }
 }
 
 /// Three dense layers.
 #[inline(always)]
-fn classify(weights: &Weights, input: &[u8; STATE]) -> f32 {
+fn classify<L: Lanes>(weights: &Weights, input: &[u8; STATE]) -> f32 {
     let [first, second, third] = &weights.dense;
     let [first_code, second_code] = weights.dense_activations;
     let mut values = [0.0; DENSE];
     first.values(input, weights.pooled.zero, &mut values);
     let mut normed = [0.0; DENSE];
-    weights.dense_norm.apply(&values, &mut normed);
+    weights.dense_norm.apply::<L>(&values, &mut normed);
     let hidden = normed.map(|value| first_code.of(gelu(value)));
     let mut values = [0.0; DENSE / 4];
     second.values(&hidden, first_code.zero, &mut values);
@@ -86,7 +89,7 @@ impl super::weights::Code {
     /// The code nearest to a value.
     #[inline(always)]
     fn of(self, value: f32) -> u8 {
-        (quantise(value / self.scale, self.zero) + self.zero) as u8
+        codes(Plain::splat(value / self.scale), self.zero)[0]
     }
 }
 
@@ -104,6 +107,6 @@ impl Dense {
     fn value(&self, output: usize, input: &[u8], zero: f32) -> f32 {
         let weights = &self.weights[output * input.len()..][..input.len()];
         let sum: i32 = weights.iter().zip(input).map(|(weight, code)| weight * (i32::from(*code) - zero as i32)).sum();
-        quantise((sum + self.bias[output]) as f32 * self.scale[output], self.code.zero) * self.code.scale
+        quantise(Plain::splat((sum + self.bias[output]) as f32 * self.scale[output]), self.code.zero).array()[0] * self.code.scale
     }
 }

@@ -6,7 +6,7 @@
 
 use crate::onnx_tensors::{Tensors, TensorsError};
 
-use super::kernel::vector::gelu;
+use super::kernel::vector::{HalfErf, Powers, gelu};
 use super::kernel::{GROUP, Line, WIDTH, place};
 
 /// Numbers that describe a position.
@@ -77,7 +77,9 @@ pub(super) struct Layer {
     /// Queries, keys and values side by side.
     pub(super) joined: Matrix,
     pub(super) projections: [Projection; 3],
+    /// The code of zero of the scores, and e to the power of a code's distance from the largest.
     pub(super) score: Code,
+    pub(super) powers: Powers,
     /// Of the shares' codes, whose zero is 0.
     pub(super) share_scale: f32,
     pub(super) context: Code,
@@ -108,6 +110,7 @@ pub(super) struct Weights {
     pub(super) second_activation: [f32; 256],
     pub(super) second_code: Code,
     pub(super) places: Vec<f32>,
+    pub(super) half_erf: HalfErf,
     pub(super) layers: [Layer; LAYERS],
     pub(super) last_norm: Norm,
     pub(super) pool: Linear,
@@ -148,6 +151,7 @@ impl Weights {
             second_activation: std::array::from_fn(|at| meaning(second_code, at)),
             second_code,
             places: tensors.take("inner.encoder.embed_positions.weight", &[POSITIONS, STATE])?.to_vec(),
+            half_erf: HalfErf::new(),
             layers: [layer_0, layer_1, layer_2, layer_3],
             pool: reader.linear("val_311", [STATE, POOL], last_norm.code, "val_312", "inner.pool_attention.0.bias")?,
             last_norm,
@@ -229,10 +233,12 @@ impl Reader<'_> {
         let inner_norm = self.norm(&of_layer("final_layer_norm"), STATE, &numbered("layer_norm", 2 * index + 1))?;
         let inner = self.code(&numbered("gelu", index + 2))?;
         let context = self.code(&numbered("scaled_dot_product_attention", index))?;
+        let score = self.code(&value(49))?;
         Ok(Layer {
             joined,
             projections: [projection(0, ATTENTION_SCALE, query_bias), projection(1, ATTENTION_SCALE, &no_bias), projection(2, 1.0, value_bias)],
-            score: self.code(&value(49))?,
+            score,
+            powers: Powers::new(score.scale),
             share_scale: self.share_scale(&value(50))?,
             context,
             out: self.linear(&value(56), [STATE, STATE], context, &value(57), &of_layer("self_attn.out_proj.bias"))?,

@@ -10,6 +10,8 @@ use std::arch::x86_64::{
     _mm256_setzero_si256, _mm256_storeu_si256,
 };
 
+use crate::lanes;
+
 use super::{GROUP, Isa, Line, Room, Rows, TILE_ROWS, Tile};
 
 /// Widened codes of one group of a tile's rows.
@@ -18,6 +20,8 @@ const TILE_GROUP: usize = TILE_ROWS * GROUP;
 pub(in super::super) struct Avx2;
 
 impl Isa for Avx2 {
+    type Lanes = lanes::Avx2;
+
     // the sums of half a panel take 12 of 16 registers, its weights two, and two remain to multiply
     const PANELS: usize = 1;
 

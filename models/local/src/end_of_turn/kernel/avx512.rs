@@ -5,11 +5,15 @@
 use std::arch::x86_64::{_mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_storeu_si512};
 use std::array;
 
+use crate::lanes;
+
 use super::{GROUP, Isa, Line, Room, Rows, TILE_PANELS, TILE_ROWS, Tile};
 
 pub(in super::super) struct Avx512;
 
 impl Isa for Avx512 {
+    type Lanes = lanes::Avx512;
+
     // 24 of 32 registers for sums, four for weights, one for activations
     const PANELS: usize = TILE_PANELS;
 

@@ -1,11 +1,15 @@
 //! Products in the target's own instructions: NEON, SSE2.
 #![allow(clippy::inline_always)] // only what is inlined into a function gets that function's instruction set
 
+use crate::lanes::Plain;
+
 use super::{GROUP, Isa, Line, Room, Rows, Tile, WIDTH};
 
 pub(in super::super) struct Portable;
 
 impl Isa for Portable {
+    type Lanes = Plain;
+
     const PANELS: usize = 1;
 
     #[inline(always)]
