@@ -21,6 +21,7 @@ const KEYS: &[&str] = &[
     "livekit.egress_access_key",
     "livekit.egress_secret",
     "twilio.auth_token",
+    "twilio.shared_key",
     "ema.webhook_secret",
     "traces.headers",
     "providers.deepgram.api_key",

@@ -105,6 +105,7 @@ pub struct Telephony {
 pub struct Twilio {
     pub account_sid: String,
     pub auth_token: Secret,
+    pub shared_key: Secret,
     pub phone_number: String,
     pub token_ttl_s: u64,
     pub idle_timeout_s: u64,

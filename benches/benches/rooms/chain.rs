@@ -27,6 +27,7 @@ const MEASURED: Duration = Duration::from_secs(16);
 pub async fn run(stage: &Stage) -> Result<Value> {
     let lines = Arc::new(stage.voice.lines());
     let mut rows = Vec::new();
+    let mut fewer: Option<(usize, f64)> = None;
     for &rooms in &stage.rooms {
         eprintln!("  {rooms} rooms, {CALL_S} s");
         // a fresh daemon for each row: memory that one has had it keeps
@@ -54,6 +55,10 @@ pub async fn run(stage: &Stage) -> Result<Value> {
         row["cpu_percent_per_call"] = rounded(used * 100.0 / rooms as f64, 2).into();
         row["cpu_percent_idle"] = rounded(idle * 100.0, 2).into();
         row["rss_kb_per_call"] = rounded(memory_kb / rooms as f64, 0).into();
+        // what comes once with the first, code and pools, is no call's
+        let further = fewer.filter(|(fewer, _)| rooms > *fewer);
+        row["rss_kb_per_further_call"] = further.map(|(fewer, kb)| rounded((memory_kb - kb) / (rooms - fewer) as f64, 0)).into();
+        fewer = Some((rooms, memory_kb));
         rows.push(row);
     }
     Ok(rows.into())

@@ -10,7 +10,7 @@
 //! `cargo bench -p voiced-benches --bench rooms -- [PART…] [--rooms 1,6,20] [--speech FOLDER]`; all parts without any. Lines
 //! are spoken by the offline voice, or come from a folder of WAV files. Needs `make tools` and, for `chain` and `bridge`,
 //! `make build`. A table goes to stdout, progress to stderr, and `target/bench/rooms.json` gets
-//! `{machine, chain: [{rooms, response_ms: {p50, p95}, quiet_ms: {p50, p95}, cpu_percent_per_call, rss_kb_per_call, …}],
+//! `{machine, chain: [{rooms, response_ms: {p50, p95}, quiet_ms: {p50, p95}, cpu_percent_per_call, rss_kb_per_call, rss_kb_per_further_call, …}],
 //! transport: [{who, participants, cpu_percent, rss_kb, calls_per_core}], loss: [{who, loss_percent, lsd_db}],
 //! delay: [{who, p50_ms, p95_ms, added_ms}], bridge: {to_room_ms: {p50, p95}, opus_us_per_packet, opus_percent_of_core}}`.
 //!

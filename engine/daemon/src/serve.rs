@@ -216,6 +216,7 @@ fn router(
     let public = if settings.server.webhook_url.is_empty() { format!("http://{address}") } else { settings.server.webhook_url.clone() };
     let twilio = TwilioSettings {
         auth_token: secret(&settings.twilio.auth_token),
+        shared_key: secret(&settings.twilio.shared_key),
         account_sid: (!settings.twilio.account_sid.is_empty()).then(|| settings.twilio.account_sid.clone()),
         token_ttl_s: settings.twilio.token_ttl_s,
         idle_timeout_s: settings.twilio.idle_timeout_s,

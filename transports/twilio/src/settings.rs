@@ -6,14 +6,13 @@ use voiced_secret::Secret;
 /// Settings of the Twilio transport.
 #[derive(Clone, Debug)]
 pub struct TwilioSettings {
-    /// The account's primary auth token, with which Twilio signs. With none, nothing that must be signed is accepted.
+    /// The account's primary auth token, with which Twilio signs, and from which stream tokens are made: the nodes of a fleet share it. With
+    /// none, nothing that must be signed with it is accepted.
     pub auth_token: Option<Secret>,
     /// Only calls of this account are taken, where given.
     pub account_sid: Option<String>,
     /// Secret of a webhook `SharedKey`, for requests that say they are signed with one.
     pub shared_key: Option<Secret>,
-    /// Secret from which the key of stream tokens is derived; default: the auth token. The nodes of a fleet share it.
-    pub token_secret: Option<Secret>,
     /// Public base as Twilio sees it, e.g. `https://voice.example.com`; a path in it is kept.
     pub webhook_url: Url,
     /// How long a stream token is good for, in s: Twilio dials within a second or two of the TwiML.
@@ -43,7 +42,6 @@ impl TwilioSettings {
             auth_token: None,
             account_sid: None,
             shared_key: None,
-            token_secret: None,
             webhook_url,
             token_ttl_s: 60,
             start_timeout_s: 5,

@@ -29,7 +29,7 @@ pub(crate) enum Unsigned {
     Missing,
     #[error("no auth token is configured to check the signature with: set TWILIO_AUTH_TOKEN")]
     NoKey,
-    #[error("the request is signed with a SharedKey in a way that is not configured")]
+    #[error("the request is signed with a SharedKey: set twilio.shared_key to its secret (algorithms: HMAC_SHA256, HMAC_SHA1)")]
     SharedKey,
     #[error("the body is not the one that bodySHA256 in the URL is of")]
     OtherBody,

@@ -45,10 +45,9 @@ const USED_MAX: usize = 65_536;
 pub(crate) const TOKEN: &str = "token";
 
 impl Tokens {
-    /// Derives the key from the token secret or the auth token; with neither, tokens are good on this node only.
+    /// Derives the key from the auth token; without, tokens are good on this node only.
     pub(crate) fn new(settings: &TwilioSettings) -> Self {
-        let secret = settings.token_secret.as_ref().or(settings.auth_token.as_ref());
-        let key = secret.map_or_else(rand::random, |secret| mac(secret.expose().as_bytes(), |mac| mac.update(b"voiced stream token 1")));
+        let key = settings.auth_token.as_ref().map_or_else(rand::random, |secret| mac(secret.expose().as_bytes(), |mac| mac.update(b"voiced stream token 1")));
         Self { key, ttl_s: settings.token_ttl_s, used: Mutex::default() }
     }
 

@@ -8,26 +8,26 @@
 //! The bridge hangs on the call and never the other way round: a room that cannot be joined, or is lost, is tried again a
 //! few times and then done without.
 
+mod tracks;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use voiced_core::conversation::Input;
-use voiced_core::id::GuestId;
 use voiced_core::packet::{Codec, Packet};
 use voiced_livekit::token::{Grants, ParticipantToken, TokenKind};
-use voiced_livekit::{DisconnectReason, JoinOptions, Participant, PublishTrack, RemoteTrack, Room, RoomEvent, RpcError};
+use voiced_livekit::{DisconnectReason, JoinOptions, Participant, PublishTrack, Room, RoomEvent, RpcError};
 
 use super::RoomHost;
 use super::early::EarlyTexts;
 use super::show::{Show, state};
-use super::voices::Voices;
-use super::whisper::Whisper;
 use crate::call::{Observed, Request, Side};
 use crate::http::rooms::SupervisorMode;
+use tracks::Person;
 
 /// Attribute by which a participant chooses how to take part.
 const MODE: &str = "voiced.mode";
@@ -105,31 +105,6 @@ struct Bridge {
     show: Show,
     /// The call's sound goes into these rooms as long as this is held.
     tapped: Arc<()>,
-}
-
-/// Someone in the room.
-struct Person {
-    /// What their attribute says.
-    chosen: Option<SupervisorMode>,
-    mode: SupervisorMode,
-    /// Which of the tracks is heard.
-    voices: Voices,
-    tracks: Vec<Heard>,
-}
-
-/// A track of someone's, and where it leads.
-struct Heard {
-    track: RemoteTrack,
-    way: Way,
-}
-
-#[derive(Clone, Copy)]
-enum Way {
-    Nowhere,
-    /// To the agent's model.
-    Whispered,
-    /// To the caller.
-    Aloud(GuestId),
 }
 
 impl Bridge {
@@ -270,8 +245,7 @@ impl Bridge {
             ordered.remove(&person.identity); // the last word counts
         }
         let mode = ordered.get(&person.identity).copied().or(chosen).unwrap_or(SupervisorMode::Barge);
-        let unknown = || Person { chosen, mode, voices: Voices::default(), tracks: Vec::new() };
-        let known = self.people.entry(person.identity.clone()).or_insert_with(unknown);
+        let known = self.people.entry(person.identity.clone()).or_insert_with(|| Person::new(chosen, mode));
         known.chosen = chosen;
         let changed = std::mem::replace(&mut known.mode, mode) != mode;
         for text in self.early.of(Instant::now(), &person.identity) {
@@ -315,83 +289,6 @@ impl Bridge {
         self.relieve().await;
     }
 
-    async fn hear(&mut self, identity: &str, track: RemoteTrack) {
-        self.unhear(identity, &track.sid).await;
-        if let Some(person) = self.people.get_mut(identity).filter(|_| track.audio) {
-            person.tracks.push(Heard { track, way: Way::Nowhere });
-            self.route(identity).await;
-        }
-    }
-
-    async fn unhear(&mut self, identity: &str, sid: &str) {
-        let Some(person) = self.people.get_mut(identity) else { return };
-        person.voices.gone(sid);
-        if let Some(index) = person.tracks.iter().position(|heard| heard.track.sid == sid) {
-            let heard = person.tracks.remove(index);
-            self.release(&heard).await;
-        }
-    }
-
-    fn muted(&mut self, identity: &str, sid: &str, muted: bool) {
-        let Some(person) = self.people.get_mut(identity) else { return };
-        person.voices.muted(sid, muted);
-        for heard in person.tracks.iter_mut().filter(|heard| heard.track.sid == sid) {
-            heard.track.muted = muted;
-        }
-    }
-
-    async fn release(&self, heard: &Heard) {
-        let _ = self.agent.unlisten(&heard.track.sid);
-        if let Way::Aloud(guest) = heard.way {
-            let _ = self.requests.send(Request::GuestLeft(guest)).await; // a call that is over has no guests
-        }
-    }
-
-    /// Leads a person's sound where their mode wants it.
-    async fn route(&mut self, identity: &str) {
-        let Some(mut person) = self.people.remove(identity) else { return };
-        for heard in &mut person.tracks {
-            let stays = match heard.way {
-                Way::Nowhere => false,
-                Way::Whispered => person.mode == SupervisorMode::Whisper,
-                Way::Aloud(_) => matches!(person.mode, SupervisorMode::Barge | SupervisorMode::Takeover),
-            };
-            if !stays {
-                self.release(heard).await;
-                heard.way = self.lead(person.mode, &heard.track, &mut person.voices).await;
-            }
-        }
-        self.people.insert(identity.to_owned(), person);
-    }
-
-    async fn lead(&self, mode: SupervisorMode, track: &RemoteTrack, voices: &mut Voices) -> Way {
-        match mode {
-            SupervisorMode::Listen => Way::Nowhere,
-            SupervisorMode::Whisper => {
-                let mut pass = voices.add(track);
-                let mut whisper = Whisper::new(&self.host, codec(track), self.requests.clone()).into_listener();
-                let _ = self.agent.listen(&track.sid, Box::new(move |packet| _ = pass(packet).map(&mut whisper)));
-                Way::Whispered
-            }
-            SupervisorMode::Barge | SupervisorMode::Takeover => {
-                let (joined, port) = oneshot::channel();
-                let asked = self.requests.send(Request::Guest { codec: codec(track), to_caller: true, to_agent: false, joined }).await.is_ok();
-                let (true, Ok(mut port)) = (asked, port.await) else {
-                    tracing::warn!(room = self.agent.name(), "too many people speak in this call already");
-                    return Way::Nowhere;
-                };
-                let (guest, mut pass) = (port.id, voices.add(track));
-                let hear = move |packet| {
-                    if let Some(packet) = pass(packet) {
-                        let _ = port.packets.push(&packet); // a call that is that far behind hears better without it
-                    }
-                };
-                let _ = self.agent.listen(&track.sid, Box::new(hear));
-                Way::Aloud(guest)
-            }
-        }
-    }
-
     /// The agent has the floor unless somebody took it over or sent the agent out.
     async fn relieve(&self) {
         let taken = self.people.values().any(|person| person.mode == SupervisorMode::Takeover);
@@ -405,8 +302,4 @@ impl Bridge {
     async fn tell(&self, input: Input) {
         let _ = self.requests.send(Request::Tell(input)).await; // a call that is over needs no telling
     }
-}
-
-fn codec(track: &RemoteTrack) -> Codec {
-    if track.mime.eq_ignore_ascii_case("audio/pcmu") { Codec::Mulaw } else { Codec::Opus }
 }

@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::{SinkExt, StreamExt};
 use hmac::{Hmac, KeyInit, Mac};
+use reqwest::header::HeaderMap;
 use serde_json::{Map, Value, json};
 use sha1::Sha1;
 use tokio::net::TcpStream;
@@ -19,13 +20,18 @@ const STREAM_SID: &str = "MZ33333333333333333333333333333333";
 
 /// A request with a form, signed with this auth token: status and body.
 pub async fn post(host: &Host, path: &str, form: &[(&str, &str)], auth_token: &str) -> (u16, String) {
+    post_with(host, path, form, auth_token, HeaderMap::new()).await
+}
+
+/// The same with further headers.
+pub async fn post_with(host: &Host, path: &str, form: &[(&str, &str)], auth_token: &str, headers: HeaderMap) -> (u16, String) {
     let mut sorted = form.to_vec();
     sorted.sort_unstable();
     let fields: String = sorted.iter().flat_map(|(name, value)| [*name, *value]).collect();
     let signature = sign(&format!("https://{PUBLIC}{path}{fields}"), auth_token);
     let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
     let request = reqwest::Client::new().post(host.url(path)).header("content-type", "application/x-www-form-urlencoded");
-    let response = request.header("X-Twilio-Signature", signature).body(body).send().await.expect("an answer");
+    let response = request.header("X-Twilio-Signature", signature).headers(headers).body(body).send().await.expect("an answer");
     (response.status().as_u16(), response.text().await.expect("a body"))
 }
 

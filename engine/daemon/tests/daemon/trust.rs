@@ -2,11 +2,12 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
 use voiced_lab::providers::Script;
 
 use crate::host::{AUTH_TOKEN, Host};
-use crate::stranger::{Stream, parameters, post};
+use crate::stranger::{Stream, parameters, post, post_with};
 use crate::{story, until};
 
 #[tokio::test]
@@ -19,6 +20,23 @@ async fn requests_and_upgrades_with_a_wrong_signature_are_refused() {
     assert_eq!(Stream::dial(&host, "CA1", "another").await.err(), Some(403));
     assert_eq!(host.metric("voiced_twilio_total{what=\"refused_requests\"}").await, 3);
     assert_eq!(post(&host, "/twilio/status", &form, AUTH_TOKEN).await.0, 204);
+}
+
+#[tokio::test]
+async fn requests_signed_with_a_shared_key_are_believed_where_it_is_configured() {
+    let form = [("CallSid", "CA1"), ("CallStatus", "completed")];
+    let named = || {
+        HeaderMap::from_iter([(
+            HeaderName::from_static("x-twilio-webhooks-signature-settings"),
+            HeaderValue::from_static("key=webhooks_sharedkey_1,algorithm=HMAC_SHA1"),
+        )])
+    };
+    let host = Host::start(Script::default(), &[("VOICED_TWILIO__SHARED_KEY", "shared")]).await;
+    assert_eq!(post_with(&host, "/twilio/status", &form, "shared", named()).await.0, 204);
+    assert_eq!(post_with(&host, "/twilio/status", &form, AUTH_TOKEN, named()).await.0, 403, "the auth token is another key");
+    assert_eq!(post(&host, "/twilio/status", &form, "shared").await.0, 403, "not said to be the shared key's");
+    let host = Host::start(Script::default(), &[]).await;
+    assert_eq!(post_with(&host, "/twilio/status", &form, "shared", named()).await.0, 403);
 }
 
 #[tokio::test]

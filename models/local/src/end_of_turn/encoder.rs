@@ -7,8 +7,8 @@ use voiced_core::model::{TURN_FRAMES, TurnQuery};
 use super::attention::{Attention, Memory};
 use super::kernel::vector::{codes, gelu_of, quantise, sum, vectors, vectors_mut};
 use super::kernel::{Isa, Products, Room, Rows, WIDTH};
-use crate::lanes::Lanes;
 use super::weights::{INNER, Layer, Linear, MELS, Matrix, Norm, POSITIONS, STATE, TAPS, Weights};
+use crate::lanes::Lanes;
 
 /// Frames of the picture for each position.
 const STRIDE: usize = TURN_FRAMES / POSITIONS;
