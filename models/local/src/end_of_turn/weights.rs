@@ -77,8 +77,8 @@ pub(super) struct Layer {
     /// Queries, keys and values side by side.
     pub(super) joined: Matrix,
     pub(super) projections: [Projection; 3],
-    /// The code of zero of the scores, and e to the power of a code's distance from the largest.
     pub(super) score: Code,
+    /// Of the scores' codes.
     pub(super) powers: Powers,
     /// Of the shares' codes, whose zero is 0.
     pub(super) share_scale: f32,
