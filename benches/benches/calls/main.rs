@@ -131,14 +131,14 @@ fn measure(options: &Options) -> Result<(), String> {
             best.clear.1,
             best.clear_sent.0,
             best.clear_sent.1,
-            best.turns_judged_percent.map_or(String::new(), |percent| format!("{percent:.0} % of turns judged  "))
+            best.questions_answered_percent.map_or(String::new(), |percent| format!("{percent:.0} % of questions answered  "))
         );
         table.push(json!({
             "row": row.name, "models": row.models, "calls_per_core": best.calls, "cpu_percent_per_call": best.cpu_percent_per_call,
             "rss_kb_per_call": best.rss_kb_per_call, "missed_ticks": best.missed_ticks, "seconds": best.seconds,
             "response_ms": { "p50": best.response.0, "p95": best.response.1 }, "clear_ms": { "p50": best.clear.0, "p99": best.clear.1 },
             "own_response_ms": { "p50": best.own.0, "p95": best.own.1 }, "own_clear_ms": { "p50": best.clear_sent.0, "p99": best.clear_sent.1 },
-            "turns_judged_percent": best.turns_judged_percent, "limit": limit,
+            "questions_answered_percent": best.questions_answered_percent, "limit": limit,
         }));
     }
     if options.profile {

@@ -46,7 +46,7 @@ pub struct Step {
     pub clear_sent: (f64, f64),
     /// Of the end-of-turn questions, how many the model answered, in percent; the others went by pause and transcript.
     /// None where nothing was asked.
-    pub turns_judged_percent: Option<f64>,
+    pub questions_answered_percent: Option<f64>,
     /// CPU by thread and by part of the tick, as a table.
     pub shares: String,
     /// Calls that failed, were refused or were ended by the daemon.
@@ -112,7 +112,7 @@ impl Step {
             self.clear.1,
             self.clear_sent.0,
             self.clear_sent.1,
-            self.turns_judged_percent.map_or(String::new(), |percent| format!("{percent:.0} % of turns judged, ")),
+            self.questions_answered_percent.map_or(String::new(), |percent| format!("{percent:.0} % of questions answered, ")),
             self.missed_ticks,
             self.gaps
         )
@@ -197,7 +197,7 @@ impl Load {
             clear: (number(&figures["barge_in_to_clear_ms"]["p50"]), number(&figures["barge_in_to_clear_ms"]["p99"])),
             own: (quantile(&last, "reply_sent", 0.5), quantile(&last, "reply_sent", 0.95)),
             clear_sent: (quantile(&last, "clear_sent", 0.5), quantile(&last, "clear_sent", 0.99)),
-            turns_judged_percent: (judged + unjudged > 0.0).then(|| judged / (judged + unjudged) * 100.0),
+            questions_answered_percent: (judged + unjudged > 0.0).then(|| judged / (judged + unjudged) * 100.0),
             shares: shares(&before, &after, took),
             failed: number(&figures["failed"]) + number(&figures["ended_by_the_agent"]) + value(&last, "voiced_calls_refused_total") as u64,
             left_out: value(&last, "voiced_shed_total") as u64,

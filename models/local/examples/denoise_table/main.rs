@@ -6,15 +6,18 @@
 //! behind them; the other noises are made up. Each caller is heard in each noise at each level, off, through a cheap
 //! engine (WebRTC's suppressor) and through the good one, and everything is compared with the same caller in the same band without noise.
 
+#[path = "../line/band.rs"]
+mod band;
 mod measures;
 mod sounds;
 
 use std::path::Path;
 
+use band::Band;
 use measures::{Hearing, Measures, intelligibility, pause_level_db, word_errors};
 use sonora_ns::config::{NsConfig, SuppressionLevel};
 use sonora_ns::noise_suppressor::NoiseSuppressor;
-use sounds::{Band, Cast, Noise, cast};
+use sounds::{Cast, Noise, cast};
 use voiced_core::model::{self, Denoise};
 use voiced_models_local::denoise::{GTCRN_DELAY, Gtcrn};
 use voiced_models_local::weights::{GTCRN, Weights};

@@ -5,17 +5,19 @@
 //! FOLDER holds recordings of voices: 16-bit WAV, one channel, any rate. At each pause of 200 ms both are asked about the
 //! turn so far, on a wide line and over a telephone. The reference is ONNX Runtime in exact arithmetic, and is shown the last 8 s.
 
+#[path = "../line/band.rs"]
+mod band;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use band::{Band, converted};
 use indicatif::ProgressIterator as _;
 use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::value::TensorRef;
-use voiced_core::codec::{mulaw_decode, mulaw_encode, sample_from_f32};
 use voiced_core::frame::HEARD_LEN;
 use voiced_core::model::{TURN_FRAMES, TURN_MELS, TurnFeatures, TurnJudge, TurnQuery, VAD_WINDOW, VoiceActivity};
-use voiced_core::resample::Resampler;
 use voiced_models_local::end_of_turn::{SmartTurn, SmartTurnFeatures};
 use voiced_models_local::vad::Silero;
 use voiced_models_local::weights::{ONNX_RUNTIME, SILERO_VAD, SMART_TURN, Weights};
@@ -46,13 +48,12 @@ fn main() -> Result<(), Failure> {
     let mut table = SHOWN_S.map(|seconds| Row { seconds, ..Row::default() });
     let mut truths = Vec::new();
     for path in paths.iter().progress() {
-        let (sound, rate) = read(path)?;
-        let wide = converted(&sound, rate, RATE);
+        let wide = read(path)?;
         let windows = windows(&mut vad, &wide);
-        let narrow = over_the_telephone(&wide);
-        for line in [&wide, &narrow] {
+        for band in [Band::Wide, Band::Telephone] {
+            let heard = band.carry(&wide);
             for window in &windows {
-                let sound = &line[window.start..window.end];
+                let sound = &heard[window.start..window.end];
                 let truth = reference.judge(&query(sound, TURN_FRAMES))?;
                 truths.push((truth, window.is_end));
                 for row in &mut table {
@@ -164,36 +165,15 @@ fn separation(answers: &[(f32, bool)]) -> f32 {
     (sum / f64::max(count, 1.0)) as f32
 }
 
-fn read(path: &Path) -> Result<(Vec<f32>, usize), Failure> {
+/// At [`RATE`].
+fn read(path: &Path) -> Result<Vec<f32>, Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::from(format!("{}: {error}", path.display()));
     let mut wav = hound::WavReader::open(path).map_err(|error| failed(&error))?;
     if wav.spec().channels != 1 {
         return Err(failed(&"more than one channel"));
     }
     let samples: Result<Vec<i16>, _> = wav.samples::<i16>().collect();
-    let samples = samples.map_err(|error| failed(&error))?.into_iter().map(|sample| f32::from(sample) / 32_768.0);
-    Ok((samples.collect(), wav.spec().sample_rate as usize))
-}
-
-fn converted(sound: &[f32], from_hz: usize, to_hz: usize) -> Vec<f32> {
-    if from_hz == to_hz {
-        return sound.to_vec();
-    }
-    let mut resampler = Resampler::new(from_hz as u32, to_hz as u32);
-    let mut converted = vec![0.0; resampler.output_len_max(sound.len())];
-    let len = resampler.process(sound, &mut converted);
-    converted.truncate(len);
-    converted
-}
-
-/// 8 kHz, mu-law.
-fn over_the_telephone(sound: &[f32]) -> Vec<f32> {
-    let narrow: Vec<i16> = converted(sound, RATE, RATE / 2).into_iter().map(sample_from_f32).collect();
-    let mut bytes = vec![0; narrow.len()];
-    mulaw_encode(&narrow, &mut bytes);
-    let mut heard = vec![0.0; bytes.len()];
-    mulaw_decode(&bytes, &mut heard);
-    let mut wide = converted(&heard, RATE / 2, RATE);
-    wide.resize(sound.len(), 0.0);
-    wide
+    let sound: Vec<f32> = samples.map_err(|error| failed(&error))?.into_iter().map(|sample| f32::from(sample) / 32_768.0).collect();
+    let rate = wav.spec().sample_rate;
+    Ok(if rate as usize == RATE { sound } else { converted(&sound, rate, RATE as u32) })
 }
